@@ -33,6 +33,7 @@ from pae_framework.recipe.components import (
     EncoderComponent,
     EvaluatorComponent,
     GuideComponent,
+    TeacherComponent,
     TokenizerComponent,
     TrackerComponent,
     active_components,
@@ -46,6 +47,7 @@ from pae_framework.tokenizer.losses.reconstruction import ReconstructionTerms
 from pae_framework.tokenizer.losses.terms import Ramp, RegularizerTerm
 from pae_framework.tokenizer.model import ComposedTokenizer
 from pae_framework.tokenizer.refinement import PriorRefiner
+from pae_framework.tokenizer.teacher import Teacher
 from pae_framework.world import ONE_PROCESS, World
 
 META = torch.device("meta")
@@ -124,6 +126,11 @@ def build_discriminator(
     return discriminator
 
 
+def build_teacher(component: TeacherComponent, encoder: Encoder) -> Teacher:
+    """The teacher around its encoder, which has its weights."""
+    return Teacher(encoder, component.preprocessing == "signed")
+
+
 def build_regularizers(
     section: TokenizerSection,
     registry: Registry,
@@ -138,7 +145,8 @@ def build_regularizers(
         tokenizer: whose latents they shape.
         per_epoch: optimizer steps per epoch, for ramps in epochs.
     """
-    width, latent = tokenizer.encoder.width, tokenizer.latent
+    latent = tokenizer.latent
+    width = (section.teacher or section.encoder).config.token_width()
     channels = width if section.target == "raw" else latent.channels
     terms: list[RegularizerTerm] = []
     for label, component in section.active_regularizers.items():
@@ -158,6 +166,7 @@ def build_objective(
     adversarial: AdversarialTerm | None = None,
     world: World = ONE_PROCESS,
     per_epoch: float = 1.0,
+    teacher: Teacher | None = None,
 ) -> TokenizerObjective:
     """The tokenizer with its loss; terms with weight 0 are not built.
 
@@ -173,8 +182,10 @@ def build_objective(
         adversarial=adversarial,
         target=section.active_target,
         refiner=refiner,
+        teacher=teacher,
         noise=section.noise,
         world=world,
+        shares_every=section.log_shares_every,
     )
 
 
@@ -205,6 +216,7 @@ class Networks:
 
     tokenizer: Tokenizer
     extractor: Encoder | None
+    teacher: Encoder | None
     refiner: PriorRefiner | None
     generator: Generator | None
     discriminator: Discriminator | None
@@ -228,7 +240,7 @@ def build_networks(recipe: Recipe, registry: Registry, num_classes: int) -> Netw
     """
     section, size = recipe.composed, recipe.data.image_size
     adversarial = None if section is None else section.active_adversarial
-    extractor = refiner = generator = discriminator = None
+    extractor = teacher = refiner = generator = discriminator = None
     tokenizer: Tokenizer
     if isinstance(recipe.tokenizer, TokenizerComponent):
         with META:
@@ -243,12 +255,14 @@ def build_networks(recipe: Recipe, registry: Registry, num_classes: int) -> Netw
         if recipe.extractor is not None:
             side = recipe.extractor.image_size(size)
             extractor = build_encoder(recipe.extractor, side, registry).eval()
+        if section is not None and section.teacher is not None:
+            teacher = build_encoder(section.teacher, size, registry).eval()
         if recipe.generator is not None:
             generator = build_generator(recipe.generator, tokenizer.latent, num_classes, registry)
             generator.eval()
         if adversarial is not None:
             discriminator = build_discriminator(adversarial.discriminator, size, registry)
-    return Networks(tokenizer, extractor, refiner, generator, discriminator)
+    return Networks(tokenizer, extractor, teacher, refiner, generator, discriminator)
 
 
 def meta_tokenizer(

@@ -401,7 +401,7 @@ class RegularizerInputs:
     Args:
         images: (B, 3, S, S) in [0, 1].
         reconstruction: same shape, with gradient.
-        features: tokens (B, N, D) of the encoder, without gradient.
+        features: tokens (B, N, D) of the teacher, else of the encoder; without gradient.
         posterior: output of the bottleneck, with latents (B, C, h, w).
         target: prior (B, C', h, w) to align with, without gradient, for terms that need one: the
             refined prior, with C' = C, or the raw features, with C' = D.
@@ -438,7 +438,7 @@ class Regularizer(nn.Module, ABC):
 
         Args:
             latent: shape of the latents.
-            width: D of the encoder's tokens.
+            width: D of the features that regularizers get.
             target_channels: channels of the target, for terms that need one; else None.
         """
 
@@ -654,9 +654,9 @@ class LatentRows(Protocol):
         """Latents (B, C, h, w) float32, not normalized, of rows (B,)."""
 
 
-OPTIONAL_INPUTS = frozenset({"features", "perceptual", "decode"})
-"""Inputs that not every tokenizer has: the encoder's tokens, also pooled; a perceptual distance;
-images of latents."""
+OPTIONAL_INPUTS = frozenset({"features", "perceptual", "encode", "decode"})
+"""What not every tokenizer has: the encoder's tokens, also pooled; a perceptual distance; latents
+of images; images of latents."""
 
 
 class EvaluationInputs(ABC):

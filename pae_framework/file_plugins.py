@@ -64,7 +64,7 @@ def import_file(path: Path) -> ModuleType:
     if (problem := file_problem(path)) is not None:
         raise PluginError(problem)
     name, digest = path.stem, file_digest(path)
-    if path.suffix != ".py" or not name.isidentifier():
+    if path.suffix != ".py" or not name.isidentifier() or name.startswith("__"):
         raise PluginError(f"{path.name} must be a Python file named like a module: my_encoder.py")
     present = sys.modules.get(name)
     identity = path.resolve(), digest

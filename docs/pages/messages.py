@@ -152,7 +152,8 @@ def _assigned_texts(scope: ast.AST) -> _Texts:
         if isinstance(node, ast.Assign):
             target, value = node.targets[0], node.value
             pairs: list[tuple[ast.expr, ast.expr]] = [(target, value)]
-            if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+            both = isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple)
+            if both and len(target.elts) == len(value.elts):  # else there is a starred expression
                 pairs = list(zip(target.elts, value.elts, strict=True))
             for name, text in pairs:
                 if isinstance(name, ast.Name) and isinstance(text, _WRITTEN) and _words(text):

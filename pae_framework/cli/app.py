@@ -22,6 +22,7 @@ from pae_framework.cli.commands.compare import compare
 from pae_framework.cli.commands.copy import copy
 from pae_framework.cli.commands.doctor import doctor
 from pae_framework.cli.commands.evaluate import evaluate
+from pae_framework.cli.commands.export_ema import export_ema
 from pae_framework.cli.commands.export_generator import export_generator
 from pae_framework.cli.commands.export_pae import export_pae
 from pae_framework.cli.commands.fetch import fetch
@@ -169,6 +170,7 @@ _add(importing, import_pae, "pae")
 _add(importing, import_generator, "generator")
 _add(exporting, export_pae, "pae")
 _add(exporting, export_generator, "generator")
+_add(exporting, export_ema, "ema")
 _add(reference, build_reference, "build")
 
 complete_parts_of_words()

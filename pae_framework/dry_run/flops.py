@@ -37,6 +37,7 @@ class Forward:
     generator: int
     encoder: int = 0
     """Of a composed tokenizer."""
+    teacher: int = 0
     refine: int = 0
     compare: tuple[float, ...] = ()
     """Features of the image for each active reconstruction term."""
@@ -50,6 +51,7 @@ def count_forward(networks: Networks, recipe: Recipe) -> Forward:
         latents = torch.empty(1, shape.channels, shape.side, shape.side)
         label, time = torch.zeros(1, dtype=torch.long), torch.empty(1)
         extractor, generator = networks.extractor, networks.generator
+        teacher = networks.teacher
         extracted = torch.empty(0)
         if extractor is not None and recipe.extractor is not None:
             side = recipe.extractor.image_size(size)
@@ -60,6 +62,7 @@ def count_forward(networks: Networks, recipe: Recipe) -> Forward:
             encode=_count(lambda: tokenizer.encode(images)) if written.encodes else 0,
             decode=_count(lambda: tokenizer.decode(latents)) if written.decodes else 0,
             generator=_count(lambda: generator(latents, time, label)) if generator else 0,
+            teacher=_count(lambda: teacher(teacher.normalize(images))) if teacher else 0,
         )
     if networks.composed is None:
         return forward
@@ -127,7 +130,8 @@ def _tokenizer_step(forward: Forward, recipe: Recipe) -> float:
     section = recipe.tokenizer_section
     decodes = section.decoder_passes
     encoder = (TRAINED if section.train_encoder else ONCE) * forward.encoder
-    total: float = encoder + TRAINED * (forward.encode + decodes * forward.decode)
+    trained = TRAINED * (forward.encode + decodes * forward.decode)
+    total: float = encoder + ONCE * forward.teacher + trained
     # Features of the original are computed without gradient, those of each decode with.
     passes = ONCE + FROZEN_WITH_GRADIENT * decodes
     return total + sum(passes * flops for flops in forward.compare)

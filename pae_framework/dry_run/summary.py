@@ -238,6 +238,7 @@ def _tokenizer_parts(networks: Networks, recipe: Recipe) -> list[_Part]:
     discriminator = "" if adversarial is None else adversarial.discriminator.use
     return [
         ("encoder", section.encoder.use, networks.encoder, encoder_stage),
+        ("teacher", section.teacher.use if section.teacher else "", networks.teacher, None),
         ("modulator", section.modulator.use, tokenizer.delta_encoder, "tokenizer"),
         ("projector", section.bottleneck.use, tokenizer.latent_compressor, "tokenizer"),
         ("deprojector", section.bottleneck.use, tokenizer.latent_decompressor, "tokenizer"),

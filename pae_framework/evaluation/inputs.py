@@ -281,6 +281,7 @@ class RunInputs(EvaluationInputs):
             if self._context.recipe.composed
             else "the tokenizer has no encoder tokens",
             "perceptual": None if tokenizer.perceptual else "the recipe has no tokenizer.lpips",
+            "encode": None if tokenizer.encodes else "the tokenizer does not encode",
             "decode": None if tokenizer.decodes else "the tokenizer does not decode",
         }
         return {name: reason for name, reason in reasons.items() if reason is not None}
@@ -297,6 +298,7 @@ class RunInputs(EvaluationInputs):
 
     @cached_property
     def latents(self) -> Tensor:
+        self._require("encode")
         return self._map("latents", self.images)
 
     @cached_property

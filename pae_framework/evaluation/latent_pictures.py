@@ -36,7 +36,7 @@ def cluster_maps(tokens: Tensor, clusters: int, seed: int) -> Tensor:
     are fewer clusters if there are fewer different tokens.
     """
     M, N, D = tokens.shape
-    rows = tokens.detach().cpu().double().nan_to_num(0.0, 0.0, 0.0).view(M * N, D)
+    rows = tokens.detach().cpu().double().nan_to_num(0.0, 0.0, 0.0).reshape(M * N, D)
     count = min(clusters, len(rows.unique(dim=0)))
     means = KMeans(count, n_init=4, random_state=derive_seed(seed, "cluster maps") % 2**32)
     found = torch.from_numpy(means.fit_predict(rows.numpy())).long()

@@ -48,8 +48,18 @@ def shown_inputs(context: StageContext) -> tuple[RunInputs, Tensor | None]:
     return inputs, masks.get("masks")
 
 
+def shown_latents(inputs: RunInputs) -> Tensor | None:
+    """Latents (M, C, h, w) of the test images; None if the tokenizer does not encode."""
+    return None if "encode" in inputs.unavailable else inputs.latents
+
+
+def shown_reconstructions(inputs: RunInputs) -> Tensor | None:
+    """Reconstructions (M, 3, S, S) uint8; None if the tokenizer does not encode and decode."""
+    return None if {"encode", "decode"} & inputs.unavailable.keys() else inputs.reconstructions
+
+
 def variant_images(context: StageContext) -> VariantImages | None:
-    """The test images that the report of a run shows; None if it kept none.
+    """The test images that the report of a run shows; None if it kept none or cannot decode them.
 
     Args:
         context: of the stage ``report``, which is done.
@@ -57,20 +67,30 @@ def variant_images(context: StageContext) -> VariantImages | None:
     if not (context.directory / SHOWN_IMAGES).is_file():
         return None
     inputs, _ = shown_inputs(context)
-    return VariantImages(inputs.images, inputs.reconstructions, inputs.latents)
+    latents, reconstructions = shown_latents(inputs), shown_reconstructions(inputs)
+    if latents is None or reconstructions is None:
+        return None
+    return VariantImages(inputs.images, reconstructions, latents)
 
 
 def rotations(inputs: RunInputs) -> Rotations | None:
-    """Some test images decoded from rotated latents; None if one channel leaves no direction."""
-    latents = inputs.latents[:_ROTATED]
+    """Some test images decoded from rotated latents; None if one channel leaves no direction.
+
+    None also if the tokenizer does not encode or decode.
+    """
+    if (found := shown_latents(inputs)) is None or "decode" in inputs.unavailable:
+        return None
+    latents = found[:_ROTATED]
     if latents.shape[1] < 2:
         return None
     return Rotations(_DEGREES, rotated_images(latents, inputs.decode, _DEGREES, inputs.seed))
 
 
-def clusters(inputs: RunInputs, masks: Tensor | None) -> Clusters:
+def clusters(inputs: RunInputs, masks: Tensor | None) -> Clusters | None:
     """Clusters of the latents and of the encoder's tokens, if any, of the test images."""
-    tokens = {"latents": map_to_tokens(inputs.latents)}
+    if (latents := shown_latents(inputs)) is None:
+        return None
+    tokens = {"latents": map_to_tokens(latents)}
     if "features" not in inputs.unavailable:
         tokens = {"encoder": inputs.features(torch.arange(len(inputs.images))), **tokens}
     maps = {name: cluster_maps(rows, _CLUSTERS, inputs.seed) for name, rows in tokens.items()}

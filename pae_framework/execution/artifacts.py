@@ -37,16 +37,20 @@ Module = TypeVar("Module", bound=nn.Module)
 
 
 def frozen_encoder(context: StageContext, stage: str = "encoder") -> Encoder:
-    """The recipe's encoder (or extractor) before the tokenizer is trained, frozen, on the device.
+    """The recipe's encoder, extractor or teacher, frozen, on the device.
 
     Its weights come from its own stage, from an imported tokenizer, or from
-    :meth:`Encoder.load_pretrained`.
+    :meth:`Encoder.load_pretrained`. An encoder is the one before the tokenizer is trained.
 
     Raises:
         PluginError: it breaks its contract, or has other weights than in an earlier stage.
     """
     recipe = context.recipe
-    component = recipe.extractor if stage == "extractor" else recipe.tokenizer_section.encoder
+    if stage == "extractor":
+        component: EncoderComponent | None = recipe.extractor
+    else:
+        section = recipe.tokenizer_section
+        component = section.teacher if stage == "teacher" else section.encoder
     assert component is not None
     with _initial_weights(context, _first_training(recipe, component), stage):
         size = component.image_size(recipe.data.image_size)

@@ -21,8 +21,9 @@ from pae_framework.runs.continuation import (
 )
 from pae_framework.runs.record import StageRecord
 from pae_framework.runs.results import StageResults
-from pae_framework.system.files import replacing, write_text
+from pae_framework.system.files import make_folder, replacing, write_text
 from pae_framework.training.checkpoint import Checkpoints, steps_in_log
+from pae_framework.training.train_settings import TrainSettings
 
 logger = logging.getLogger(__name__)
 
@@ -52,17 +53,17 @@ def go_on_from_earlier(context: StageContext, may_go_on: bool) -> None:
     if isinstance(found, Refusal):
         _print(context, f"starts anew: {found}")
     elif isinstance(found, Origin):
-        _copy(context, found, train.keep_steps)
+        _copy(context, found, train)
 
 
-def copy_training(record: StageRecord, folder: Path, step: int, keep_steps: Iterable[int]) -> None:
+def copy_training(record: StageRecord, folder: Path, step: int, train: TrainSettings) -> None:
     """Copy a training up to the checkpoint of a step: that, the log and the weights it kept.
 
     Args:
         record: of the training.
         folder: of the training that goes on.
         step: of the checkpoint, which is copied last: with it, the folder is complete.
-        keep_steps: steps whose weights are kept.
+        train: settings of the training that goes on: which weights and snapshots it has.
 
     Raises:
         RunError: something to copy is missing or damaged.
@@ -70,17 +71,19 @@ def copy_training(record: StageRecord, folder: Path, step: int, keep_steps: Iter
     """
     checkpoint = record.path / "checkpoints" / f"step-{step:08d}"
     logged = steps_in_log(checkpoint)
-    _copy_kept(record, folder, [kept for kept in keep_steps if kept <= step])
+    kept = [f"weights-step{kept:06d}.safetensors" for kept in train.keep_steps if kept <= step]
+    snapshots = train.ema_snapshots.planned_files(step) if train.ema_snapshots else ()
+    _copy_kept(record, folder, [*kept, *snapshots])
     _copy_log(record.path, folder, logged)
     Checkpoints(folder / "checkpoints").copy(checkpoint)
 
 
-def _copy(context: StageContext, origin: Origin, keep_steps: Iterable[int]) -> None:
+def _copy(context: StageContext, origin: Origin, train: TrainSettings) -> None:
     source = origin.record.path
     for step in origin.steps:
         context.update_record(**{CONTINUED: {"folder": str(source), "step": step}})
         try:
-            copy_training(origin.record, context.directory, step, keep_steps)
+            copy_training(origin.record, context.directory, step, train)
         except WriteError:
             raise
         except RunError as error:
@@ -92,15 +95,15 @@ def _copy(context: StageContext, origin: Origin, keep_steps: Iterable[int]) -> N
     _print(context, f"starts anew: no checkpoint of {source.name} can be used")
 
 
-def _copy_kept(record: StageRecord, folder: Path, steps: Iterable[int]) -> None:
-    """Copy the weights that a training kept, and the list of its damaged images.
+def _copy_kept(record: StageRecord, folder: Path, names: Iterable[str]) -> None:
+    """Copy files of weights that a training kept, and the list of its damaged images.
 
     Raises:
         RunError: weights are missing or have changed.
     """
     results = StageResults(record.path, record.info.get("results"), "run its stage again")
-    for step in steps:
-        name = f"weights-step{step:06d}.safetensors"
+    for name in names:
+        make_folder((folder / name).parent)
         _copy_file(results.file(name), folder / name)
     if (damaged := record.path / "damaged.txt").is_file():
         _copy_file(damaged, folder / damaged.name)

@@ -110,7 +110,8 @@ def probe_tokenizer_component(
     A built-in one is probed, too: its networks may be files of others.
 
     Raises:
-        CheckpointError: the file of a built-in one gives other shapes than the recipe states.
+        CheckpointError: the file of a built-in one fails, or gives other shapes than the recipe
+            states.
     """
     spec = registry.find("tokenizer", component.use)
 
@@ -128,8 +129,11 @@ def probe_tokenizer_component(
     if not spec.built_in:
         _probe(spec, tokenizer, problem)
         return
-    with torch.no_grad(), seeding.random_states_kept():
-        found = problem()
+    try:
+        with torch.no_grad(), seeding.random_states_kept():
+            found = problem()
+    except Exception as error:
+        raise CheckpointError(f"tokenizer {component.use!r} fails: {describe(error)}") from error
     if found is not None:
         raise CheckpointError(f"tokenizer {component.use!r} does not fit the recipe: {found}")
 

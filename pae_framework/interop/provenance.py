@@ -25,6 +25,8 @@ ENTRY = "imported_entry"
 
 WEIGHTS = "weights.json"
 """Describes the file that a stage loaded its weights from."""
+INITIAL_WEIGHTS = "initial_weights.json"
+"""Describes the file that the training of a stage started from."""
 
 
 class _Source(BaseModel):

@@ -18,6 +18,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, replace
 from pathlib import Path
 
+import torch
 from torch import Tensor
 
 from pae_framework.build import build_bottleneck, meta_tokenizer
@@ -25,6 +26,7 @@ from pae_framework.contracts import Encoder
 from pae_framework.errors import CheckpointError, DataError, UsageError
 from pae_framework.execution.context import StageContext
 from pae_framework.interop.provenance import (
+    INITIAL_WEIGHTS,
     WEIGHTS,
     describe_file,
     record_source,
@@ -33,6 +35,7 @@ from pae_framework.interop.provenance import (
 )
 from pae_framework.recipe.models import Recipe
 from pae_framework.registry import Registry
+from pae_framework.system.files import write_json
 from pae_framework.tensor_files import cast_like, differences, save_tensors
 from pae_framework.tokenizer.model import ComposedTokenizer
 from pae_framework.weight_files import read_weights
@@ -95,6 +98,33 @@ def load_tokenizer_weights(context: StageContext) -> None:
         tensors=len(released.tokenizer),
         encoder_tensors=len(released.encoder),
     )
+
+
+def load_initial_weights(context: StageContext, tokenizer: ComposedTokenizer) -> None:
+    """Load the weights that the training of ``tokenizer`` starts from; it may be on any device.
+
+    Writes ``initial_weights.json``, which describes the file.
+
+    Raises:
+        DataError: there is no such file.
+        CheckpointError: it is damaged or made for another recipe, or contains other weights of a
+            frozen encoder than the recipe's.
+    """
+    file = context.recipe.tokenizer_section.initial_weights
+    assert file is not None
+    path = require_file(file, "tokenizer.initial_weights", folder=True)
+    weights = match_state_dict(read_released(path), tokenizer)
+    own = tokenizer.encoder.state_dict()
+    if differing := [
+        name for name, x in weights.encoder.items() if not torch.equal(x, own[name].cpu())
+    ]:
+        raise CheckpointError(
+            f"{path} contains other weights of the encoder than tokenizer.encoder loads, such as "
+            f"{differing[0]}; set tokenizer.encoder.weights=<those of the file>"
+        )
+    tokenizer.load_state_dict(weights.tokenizer)
+    if context.world.is_main:
+        write_json(context.directory / INITIAL_WEIGHTS, describe_file(path))
 
 
 def validate_and_copy(

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from rich.text import Text
@@ -12,11 +13,16 @@ from pae_framework.errors import RunError, StoppedError
 from pae_framework.launch.launcher import Launcher
 from pae_framework.preflight.requirements import unfinished_stages
 from pae_framework.recipe.loaded import LoadedRecipe
+from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.sweep import Member, expand
 from pae_framework.runs.directory import RunDirectory, write_description
+from pae_framework.runs.later_stages import seconds_of_runs
+from pae_framework.runs.looking import looking_once
+from pae_framework.runs.plan import PlannedStage
 from pae_framework.runs.planned import planned_stages
 from pae_framework.runs.run_metrics import RESULTS, read_metrics_file
 from pae_framework.system.console import PlainConsole
+from pae_framework.system.durations import format_seconds
 from pae_framework.system.files import write_json
 from pae_framework.system.printing import printable
 
@@ -49,9 +55,12 @@ def run_sweep(
         RunError: members failed. The other members were still run.
     """
     describe_sweep(loaded, directory, members, command)
+    plans = _plans(members, directory.store)
     failed = []
     for number, member in enumerate(members, start=1):
-        console.rule(f"{member.name} ({number} of {len(members)})")
+        left = seconds_of_runs(plans[number - 1 :], directory.store)
+        about = "" if left is None else f", about {format_seconds(left)} left for all"
+        console.rule(f"{member.name} ({number} of {len(members)}{about})")
         try:
             launcher.run(member.loaded, member_directory(directory, member), command)
         except RunError as error:
@@ -62,6 +71,11 @@ def run_sweep(
     compare_members(loaded, directory)
     if failed:
         raise RunError(f"members of the sweep failed: {', '.join(failed)}; see `pae status`")
+
+
+@looking_once()
+def _plans(members: list[Member], store: Path) -> list[tuple[Recipe, Mapping[str, PlannedStage]]]:
+    return [(each.loaded.recipe, planned_stages(each.loaded, store)) for each in members]
 
 
 def describe_sweep(

@@ -9,6 +9,7 @@ from pathlib import Path
 
 from pae_framework.config import ComponentConfig, DataSourceConfig
 from pae_framework.data.classes import are_parts, class_difference, some_names
+from pae_framework.data.copies import copies
 from pae_framework.data.data_settings import SHARDS
 from pae_framework.data.image_survey import survey
 from pae_framework.errors import Problem
@@ -66,7 +67,8 @@ def unusable_images(recipes: Sequence[LoadedRecipe]) -> list[Problem]:
 def doubtful_images(recipes: Sequence[LoadedRecipe]) -> list[Problem]:
     """What makes metrics of the recipes say less than they seem to; worth a warning."""
     of_images = (_tested_on_training_images, _more_damaged)
-    return _problems_of(recipes, of_images, (_one_class, _fewer_than_features))
+    of_models = (_one_class, _fewer_than_features, _unknown_number)
+    return _problems_of(recipes, of_images, of_models)
 
 
 def _problems_of(
@@ -147,6 +149,22 @@ def _too_few(recipe: Recipe) -> Iterator[_Finding]:
             yield ("evaluate", label), str(error), ""
 
 
+def _unknown_number(recipe: Recipe) -> Iterator[_Finding]:
+    """Evaluators that need training images, whose number is found only when a stage reads them."""
+    source = _config(recipe, "train")
+    if _training_latents(recipe) is not None or "images" not in type(source).model_fields:
+        return
+    for label, evaluator in recipe.evaluate.items():
+        try:
+            evaluator.config.check_training_images(0)
+        except ValueError:
+            message = (
+                "it needs a number of training images, which data.train does not state; too few "
+                "would be found only after the training"
+            )
+            yield ("evaluate", label), message, "set data.train.images"
+
+
 def _training_latents(recipe: Recipe) -> int | None:
     """One for each training image, or those of a folder; None if their number is unknown."""
     if recipe.latents.folder is None:
@@ -181,11 +199,8 @@ def _tested_on_training_images(recipe: Recipe) -> Iterator[_Finding]:
     train, test = data.train.config.image_files(), data.test.config.image_files()
     if data.train == data.test:
         message = "the test images are the training images"
-    elif train and test and (both := _shared(train.values(), test.values())):
-        one, other = both[0]
-        message = f"{len(both):,} of {len(test):,} test images are training images: {one}"
-        if one != other:
-            message += f" and {other} are one file"
+    elif train and test and (both := _shared(list(train.values()), list(test.values()))):
+        message = f"{len(both):,} of {len(test):,} test images are training images: {both[0]}"
     else:
         return
     hint = "name other images"
@@ -196,11 +211,13 @@ def _tested_on_training_images(recipe: Recipe) -> Iterator[_Finding]:
     yield ("data", "test"), f"{message}, so metrics say nothing of new images", hint
 
 
-def _shared(train: Iterable[Path], test: Iterable[Path]) -> list[tuple[Path, Path]]:
-    """Files that are in both, by their real paths: what each calls them, test images first."""
+def _shared(train: Sequence[Path], test: Sequence[Path]) -> list[str]:
+    """Test images that are among the training images, by their real paths or their contents."""
     known = {real: file for file, real in real_paths(train)}
-    found = {real: (file, known[real]) for file, real in real_paths(test) if real in known}
-    return list(found.values())
+    linked = {file: known[real] for file, real in real_paths(test) if real in known}
+    copied = copies([file for file in test if file not in linked], train)
+    links = [str(x) if x == y else f"{x} and {y} are one file" for x, y in linked.items()]
+    return [*links, *(f"{one} is a copy of {other}" for one, other in copied.items())]
 
 
 def real_paths(files: Iterable[Path]) -> Iterator[tuple[Path, str]]:

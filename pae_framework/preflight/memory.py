@@ -112,8 +112,9 @@ def training_memory(recipe: Recipe, num_classes: int | None = None) -> list[Stag
 
 def _estimate(stage: Stage, train: TrainSettings, networks: list[_Network]) -> StageMemory:
     half = train.precision == "bf16"
-    # weight, gradient, two moments; EMA; autocast's copy for the backward pass
-    per_weight = 4 * 4 + (4 if train.ema else 0) + (2 if half else 0)
+    averages = train.averages
+    # weight, gradient, two moments; averages; autocast's copy for the backward pass
+    per_weight = 4 * (4 + averages) + (2 if half else 0)
     weights = numbers = 0.0
     for network in networks:
         weights += (network.parameters or 0) * (per_weight if network.trained else 4)
@@ -132,7 +133,7 @@ def _estimate(stage: Stage, train: TrainSettings, networks: list[_Network]) -> S
         images=images,
         trained=trained,
         sharded=train.parallel == "fsdp",
-        checkpoint=(4 if train.ema else 3) * 4 * trained,  # weights, Adam's moments, the average
+        checkpoint=(3 + averages) * 4 * trained,  # weights, Adam's moments, the averages
         unknown=tuple(n.name for n in networks if n.parameters is None or n.activations is None),
     )
 
@@ -185,6 +186,8 @@ def _tokenizer(recipe: Recipe) -> list[_Network]:
         parameters = 2 * _projection(width, channels)
         networks.append(_Network("projection", parameters, inner * (1 + decodes)))
     networks.append(_encoder(tokenizer.encoder, size, tokenizer.train_encoder))
+    if tokenizer.teacher is not None:
+        networks.append(_encoder(tokenizer.teacher, size))
     for name, term in tokenizer.reconstruction.active_terms.items():
         kept = term.activations(encoder, size)
         kept = None if kept is None else kept * decodes

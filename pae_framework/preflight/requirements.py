@@ -195,6 +195,8 @@ def named_files(recipe: Recipe) -> Iterator[tuple[KeyPath, str]]:
     composed = recipe.composed
     if composed is not None and (weights := composed.weights) is not None:
         yield ("tokenizer", "weights"), weights
+    elif composed is not None and (weights := composed.initial_weights) is not None:
+        yield ("tokenizer", "initial_weights"), weights
     if recipe.generator is None:
         return
     if (weights := recipe.generator.weights) is not None:

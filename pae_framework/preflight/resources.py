@@ -166,6 +166,9 @@ def _written(recipe: Recipe) -> Iterator[_Files]:
         yield _Files(stage.stage, " checkpoints", saved * stage.checkpoint)
         kept = 1 + len(train.keep_steps)
         yield _Files(stage.stage, " weights", kept * 4 * stage.trained)
+        if train.ema_snapshots and train.steps is not None:
+            taken = -(-train.steps // train.ema_snapshots.every) * len(train.ema_snapshots.lengths)
+            yield _Files(stage.stage, " EMA snapshots", taken * 4 * stage.trained)
     expected = recipe.data.train.config.expected()
     if expected is not None and _caches_features(recipe):
         encoder, views = recipe.tokenizer_section.encoder.config, 2 if recipe.data.flip else 1

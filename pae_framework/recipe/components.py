@@ -10,7 +10,7 @@ groups of keys are reported together. Validation needs the registry as its conte
 from __future__ import annotations
 
 from collections.abc import Iterator
-from typing import Any, ClassVar, Generic, TypeVar, cast
+from typing import Any, ClassVar, Generic, Literal, TypeVar, cast
 
 from pydantic import (
     BaseModel,
@@ -210,6 +210,16 @@ class EncoderComponent(Component[EncoderConfig]):
     def image_size(self, image_size: int) -> int:
         """Side in px of the images that it is given, of images of ``image_size`` px."""
         return image_size
+
+
+class TeacherComponent(EncoderComponent):
+    """A pretrained encoder with whose features regularizers align the latents."""
+
+    preprocessing: Literal["own", "signed"] = Field(
+        "own",
+        description="own: the encoder's; signed: images in [-1, 1], resized bilinearly to the side "
+        "of its input (VA-VAE)",
+    )
 
 
 class ExtractorComponent(EncoderComponent):

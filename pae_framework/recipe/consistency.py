@@ -16,6 +16,7 @@ from pae_framework.recipe.checks.sampling_checks import (
     check_sampling,
 )
 from pae_framework.recipe.checks.shape_checks import check_shapes
+from pae_framework.recipe.checks.tokenizer_checks import check_tokenizer
 from pae_framework.recipe.checks.training_checks import check_training
 from pae_framework.recipe.models import Recipe
 
@@ -24,6 +25,7 @@ def inconsistencies(recipe: Recipe) -> list[Inconsistency]:
     """All inconsistencies of a recipe whose single values are valid."""
     checks = (
         check_shapes,
+        check_tokenizer,
         check_losses,
         check_encoder_training,
         check_training,

@@ -22,19 +22,28 @@ def folder() -> Path:
 
 
 def shipped() -> list[tuple[str, Path, str]]:
-    """Name, file and one-line description of every shipped recipe, sorted by name."""
-    return [(path.stem, path, _description(path)) for path in sorted(folder().glob("*.yaml"))]
+    """Name, file and one-line description of every shipped recipe, as in :func:`names`."""
+    found = ((name, folder() / f"{name}.yaml") for name in names())
+    return [(name, path, _text(path, "description")) for name, path in found]
 
 
 def names() -> list[str]:
-    """Names of the shipped recipes, sorted."""
-    return [path.stem for path in sorted(folder().glob("*.yaml"))]
+    """Names of the shipped recipes, sorted; those in folders, such as ``paper/table2a``, last."""
+    return [*_names("*.yaml"), *(name for name in _names("*/*.yaml") if _names_itself(name))]
 
 
 def fragments() -> list[str]:
-    """Names of the shipped fragments, which are in folders: ``protocols/adm_50k``; sorted."""
-    files = sorted(folder().glob("*/*.yaml"))
-    return [name_of(path) for path in files]
+    """Names of the shipped fragments, such as ``protocols/adm_50k``; sorted."""
+    return [name for name in _names("*/*.yaml") if not _names_itself(name)]
+
+
+def _names(pattern: str) -> list[str]:
+    return sorted(name_of(path) for path in folder().glob(pattern))
+
+
+def _names_itself(name: str) -> bool:
+    """Whether a file in a folder is a recipe: fragments do not set ``name``."""
+    return bool(_text(folder() / f"{name}.yaml", "name"))
 
 
 def find(reference: str | Path) -> Path:
@@ -62,7 +71,7 @@ def find(reference: str | Path) -> Path:
 def shipped_file(name: str) -> Path | None:
     """The file of a shipped recipe or fragment, or None if none has that name."""
     stem = name.removesuffix(".yaml")
-    return folder() / f"{stem}.yaml" if stem in (*names(), *fragments()) else None
+    return folder() / f"{stem}.yaml" if stem in (*_names("*.yaml"), *_names("*/*.yaml")) else None
 
 
 def name_of(path: Path) -> str:
@@ -85,9 +94,10 @@ def exists(path: Path) -> bool:
         return False
 
 
-def _description(path: Path) -> str:
+def _text(path: Path, key: str) -> str:
+    """The first line of a text in a recipe's file; empty if it has none."""
     try:
-        node = read_file(path)[0].child("description")
+        node = read_file(path)[0].child(key)
     except RecipeError:
         return "(cannot be read)"
     return str(node.value).strip().split("\n")[0] if node is not None else ""

@@ -39,6 +39,7 @@ from pae_framework.recipe.components import (
     GuideComponent,
     ModulatorComponent,
     RegularizerComponent,
+    TeacherComponent,
     TokenizerComponent,
     TrackerComponent,
 )
@@ -156,6 +157,11 @@ class TokenizerSection(Settings):
     )
     adversarial: Annotated[AdversarialSection | None, BeforeValidator(_off)] = None
     refinement: RefinementSettings | None = None
+    teacher: TeacherComponent | None = Field(
+        None,
+        description="frozen encoder whose features replace those of the tokenizer's encoder in "
+        "regularizers, such as vf",
+    )
     target: Literal["refined", "raw"] = Field(
         "refined", description="target of ssr and scr: the refined prior or the raw features"
     )
@@ -169,6 +175,12 @@ class TokenizerSection(Settings):
         description="train the encoder with the tokenizer, from its initial, pretrained or stage "
         "`encoder`'s weights, instead of freezing it",
     )
+    log_shares_every: Count | None = Field(
+        None,
+        description="steps between measurements of each term's share of the loss (`loss/<term>` in "
+        "the log) and of the gradient at the latents (`grad/<term>`); null: none. Each costs about "
+        "one backward pass per term and changes no result",
+    )
     cache_features: bool = Field(
         False,
         description="compute the frozen encoder's tokens of the training images once and read them "
@@ -178,6 +190,11 @@ class TokenizerSection(Settings):
         None,
         description="weights file of a trained tokenizer, from this project or a PAE release; it "
         "is then loaded, not trained",
+    )
+    initial_weights: PathText | None = Field(
+        None,
+        description="such a file from which the training starts, instead of random weights; the "
+        "discriminator and the regularizers start anew",
     )
     train: TrainSettings
 
@@ -196,6 +213,12 @@ class TokenizerSection(Settings):
         """The target of the regularizers; None if no active one needs a target."""
         needed = any(term.config.needs_target for term in self.active_regularizers.values())
         return self.target if needed else None
+
+    @property
+    def needs_features(self) -> bool:
+        """Whether an active regularizer uses frozen features, of the teacher or the encoder."""
+        raw = self.active_target == "raw"
+        return raw or any(term.config.needs_features for term in self.active_regularizers.values())
 
     @property
     def decoder_passes(self) -> int:

@@ -103,6 +103,15 @@ def dotted(path: Sequence[str | int]) -> str:
     return text
 
 
+def tree(value: Any, where: str) -> Node:
+    """Plain data as a tree whose values all have the position ``where``."""
+    if isinstance(value, dict):
+        value = {key: tree(entry, where) for key, entry in value.items()}
+    elif isinstance(value, list | tuple):
+        value = [tree(entry, where) for entry in value]
+    return Node(value, where, where)
+
+
 def at_path(path: Sequence[str], node: Node) -> Node:
     """A tree that holds only ``node``, at a key path: an override as a layer to merge."""
     for key in reversed(path):

@@ -16,7 +16,7 @@ from pae_framework.errors import RecipeError
 from pae_framework.recipe.derived import latent_shape
 from pae_framework.recipe.loaded import LoadedRecipe, build
 from pae_framework.recipe.models import MAX_NAME, Recipe
-from pae_framework.recipe.nodes import Node
+from pae_framework.recipe.nodes import tree
 from pae_framework.recipe.stage_table import STAGES
 from pae_framework.recipe.sweep import Member, expand
 
@@ -73,7 +73,9 @@ def _changes(base: Data, variant: Data) -> Data:
 
 def _build(data: Data, loaded: LoadedRecipe) -> LoadedRecipe:
     try:
-        return build(_tree(data), loaded.source, loaded.text, loaded.overrides, loaded.registry)
+        return build(
+            tree(data, SMOKE), loaded.source, loaded.text, loaded.overrides, loaded.registry
+        )
     except RecipeError as error:
         hint = "define `smoke()` in the config of this component"
         raise RecipeError(
@@ -82,15 +84,6 @@ def _build(data: Data, loaded: LoadedRecipe) -> LoadedRecipe:
                 for problem in error.problems
             ]
         ) from error
-
-
-def _tree(value: Any) -> Node:
-    """Plain data as a tree whose values have the position ``--smoke``."""
-    if isinstance(value, dict):
-        value = {key: _tree(entry) for key, entry in value.items()}
-    elif isinstance(value, list | tuple):
-        value = [_tree(entry) for entry in value]
-    return Node(value, SMOKE, SMOKE)
 
 
 def _smoke(loaded: LoadedRecipe) -> Data:
@@ -149,12 +142,15 @@ def _image_size(recipe: Recipe, small: Recipe) -> int:
 
 
 def _fits(small: Recipe, side: int, grid: int) -> bool:
-    """Whether tokenizer and extractor accept images of this side."""
+    """Whether tokenizer, teacher and extractor accept images of this side."""
     try:
         if small.extractor is not None:
             small.extractor.config.token_grid(side)
         composed = small.composed
         if composed is not None and composed.decoder.config.image_size(grid) != side:
+            return False
+        teacher = None if composed is None else composed.teacher
+        if teacher is not None and teacher.config.token_grid(side) != grid:
             return False
         return small.tokenizer.latent_shape(side).side == grid
     except ValueError:
@@ -190,6 +186,8 @@ def _shrink_training(train: Data) -> None:
         checkpoint_every=_STEPS,
         keep_steps=[],
     )
+    if train["ema_snapshots"] is not None:
+        train["ema_snapshots"]["every"] = 1
 
 
 def _shrink_tokenizer(tokenizer: Data, feature_maps: int | None) -> None:
@@ -197,7 +195,7 @@ def _shrink_tokenizer(tokenizer: Data, feature_maps: int | None) -> None:
 
     Compared layers stay, or are the last one if the small encoder has fewer.
     """
-    tokenizer["weights"] = None
+    tokenizer["weights"] = tokenizer["initial_weights"] = None
     perceptual = tokenizer["reconstruction"]["perceptual"]
     if perceptual["layers"] is not None and feature_maps is not None:
         perceptual["layers"] = sorted({min(n, feature_maps - 1) for n in perceptual["layers"]})

@@ -43,7 +43,8 @@ _WRITTEN_AT: dict[str, KeyPath] = {
         key: ("tokenizer", key)
         for key in (
             *("encoder", "modulator", "bottleneck", "decoder", "refinement", "reconstruction"),
-            *("regularizers", "adversarial", "target", "noise", "train_encoder", "train"),
+            *("regularizers", "adversarial", "teacher", "target", "noise"),
+            *("train_encoder", "initial_weights", "train"),
         )
     },
     "statistics": ("latents", "statistics"),
@@ -238,10 +239,12 @@ def _tokenizer(recipe: Recipe) -> Values:
         "reconstruction": tokenizer.reconstruction,
         "regularizers": tokenizer.regularizers,
         "train": tokenizer.train,
-        **_changed(tokenizer, "target", "noise"),
+        **_changed(tokenizer, "teacher", "target", "noise"),
     }
     if tokenizer.active_adversarial is not None:
         values["adversarial"] = tokenizer.active_adversarial
+    if tokenizer.initial_weights is not None:
+        values["initial_weights"] = _contents(tokenizer.initial_weights)
     return {**_images(recipe), **values, **_seed(recipe, tokenizer.train)}
 
 
@@ -348,7 +351,7 @@ def _test_images(recipe: Recipe) -> Values:
 _TRAIN, _TEST = ("data", "train"), ("data", "test")
 _NETWORKS = ("encoder", "modulator", "bottleneck", "decoder")
 _TERMS: tuple[KeyPath, ...] = tuple(
-    ("tokenizer", name) for name in ("reconstruction", "regularizers", "adversarial")
+    ("tokenizer", name) for name in ("reconstruction", "regularizers", "teacher", "adversarial")
 )
 _EVALUATORS: tuple[KeyPath, ...] = (("extractor",), ("tokenizer", "reconstruction"), ("evaluate",))
 

@@ -8,6 +8,7 @@ from textwrap import wrap
 
 from rich.text import Text
 
+from pae_framework.report.beside_paper import PaperTable
 from pae_framework.report.table import Cell, Column, ResultRow, Row, arrow, table_notes
 from pae_framework.report.verdict import Verdict
 from pae_framework.system.console import PlainTable
@@ -61,6 +62,19 @@ def comparison_markdown(columns: Sequence[Column], rows: Sequence[Row]) -> str:
     lines = [(row.variant, _seeds(row), *(_emphasized(cell) for cell in row.cells)) for row in rows]
     notes = [_escape(note) for note in table_notes(columns)]
     return "\n\n".join([_markdown(heading, lines, numbers_from=2), *notes])
+
+
+def paper_markdown(table: PaperTable) -> str:
+    """Published values of a sweep's variants beside ours as a Markdown table, with the source."""
+    heading = ["variant"]
+    for metric in table.metrics:
+        name = f"{metric.name} {metric.arrow}".rstrip()
+        ours = metric.ours or metric.name
+        heading += [f"{name}, paper", f"{ours}, ours"]
+    lines = [(row.variant, *(text for pair in row.cells for text in pair)) for row in table.rows]
+    return "\n\n".join(
+        [_markdown(heading, lines, numbers_from=1), _escape(f"Paper: {table.source}.")]
+    )
 
 
 def _comparison(

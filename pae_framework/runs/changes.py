@@ -21,7 +21,7 @@ from pae_framework.recipe.stage_table import STAGES
 
 _LOADED = ("weights", "statistics", "folder")
 """Hashed values of stages that load results: with or without one of them, all else differs too."""
-_FILES = (*_LOADED, "autoguidance")
+_FILES = (*_LOADED, "initial_weights", "autoguidance")
 """Hashed values that are identities of files."""
 _COMPONENT = {"name", "version", "config"}
 _LONGEST = 40

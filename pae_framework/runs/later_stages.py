@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -80,8 +80,7 @@ def later_stages(
             if (like := _newest(run.store, name)) is None:
                 images += own_images
             else:
-                total = (like.get("progress") or {}).get("total")
-                measured += _seconds(like) * (own / total if own and total else 1)
+                measured += _seconds_like(like, own)
     train = settings.get(stage)
     return LaterStages(
         measured,
@@ -89,6 +88,44 @@ def later_stages(
         images_per_s=done_images / done_seconds if done_seconds else None,
         batch_size=None if train is None else train.batch_size,
     )
+
+
+def seconds_of_runs(
+    runs: Iterable[tuple[Recipe, Mapping[str, PlannedStage]]], store: Path
+) -> float | None:
+    """About how long the unfinished stages of runs take, each shared stage counted once.
+
+    A stage takes as long as the one of its name that was started last of those that are done, in
+    proportion to its steps. A stage that does not train and is like none is not counted.
+
+    Args:
+        runs: the recipe and the plan of each.
+        store: folder of their stages.
+
+    Returns:
+        None if a training is like none that is done, or if nothing is counted.
+    """
+    counted: set[str] = set()
+    total = 0.0
+    for recipe, plan in runs:
+        settings = trainings(recipe)
+        for name, planned in plan.items():
+            if planned.folder in counted:
+                continue
+            counted.add(planned.folder)
+            if known_info(store / planned.folder).get("state") == "done":
+                continue
+            if (like := _newest(store, name)) is not None:
+                total += _seconds_like(like, settings[name].steps if name in settings else None)
+            elif name in settings:
+                return None
+    return total or None
+
+
+def _seconds_like(info: Mapping[str, Any], steps: int | None) -> float:
+    """How long a stage takes that is like a finished one, in proportion to its steps."""
+    total = (info.get("progress") or {}).get("total")
+    return _seconds(info) * (steps / total if steps and total else 1)
 
 
 def _newest(store: Path, stage: str) -> dict[str, Any] | None:

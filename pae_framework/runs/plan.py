@@ -142,7 +142,7 @@ class _Dump:
             if key in files and (identity := contents_identity(files[key])) is not None:
                 values[key] = identity
             else:
-                values[key] = self.value(getattr(settings, key), values[key])
+                values[key] = self.value(getattr(settings, key, None), values[key])
         for source, identity in self.contents:
             if source == settings:
                 values = {key: values[key] for key in values.keys() - source.locations}

@@ -17,6 +17,7 @@ from pae_framework.data.classes import (
     class_difference,
     some_names,
 )
+from pae_framework.data.copies import copies
 from pae_framework.data.image_survey import Survey, survey
 from pae_framework.errors import UsageError
 from pae_framework.preflight.image_checks import real_paths
@@ -54,6 +55,8 @@ class FolderImages:
     survey: Survey
     links: Mapping[str, str]
     """Training images that are another image of the folder: names, and paths of the other."""
+    copies: Mapping[str, str]
+    """The same for those with the contents of another image."""
     left_out: str | None
 
     @property
@@ -100,6 +103,13 @@ class FolderImages:
             name, other = next(iter(self.links.items()))
             shown = f"{len(self.links):,}, such as {name} to {other}"
             yield f"links to other images, which the recipe excludes: {shown}"
+        if self.copies:
+            name, other = next(iter(self.copies.items()))
+            what = "excludes" if len(self.copies) <= _MOST_EXCLUDED else "does not exclude"
+            shown = f"{len(self.copies):,}, such as {name} of {other}"
+            yield f"copies of other images, which the recipe {what}: {shown}"
+            if len(self.copies) > _MOST_EXCLUDED:
+                yield "  remove them, or metrics of test images include some that are trained on"
         if self.left_out:
             yield f"left out: {self.left_out}"
 
@@ -117,15 +127,17 @@ def find_images(folder: Path, registry: Registry) -> FolderImages:
     if train is not None:
         values["split"] = train
     look, left_out = _look(model, values)
-    if held_out is None:
-        links = _links(model, values)
-        written = _parts(model, _excluding(values, [*look.problems, *links]))
+    test_values = None if held_out is None else {**values, "split": held_out}
+    links = _links(model, values, test_values)
+    copied = _copies(model, _excluding(values, [*look.problems, *links]), test_values)
+    excluded = [*look.problems, *links, *(copied if len(copied) <= _MOST_EXCLUDED else ())]
+    less = f"; {len(copied):,} copies of other images do not count" if copied else ""
+    if test_values is None:
+        written = _parts(model, _excluding(values, excluded), less)
     else:
-        test_values = {**values, "split": held_out}
-        links = _links(model, values, test_values)
         other, _ = _look(model, test_values)
         written = {
-            "train": _excluding(values, [*look.problems, *links]),
+            "train": _excluding(values, excluded),
             "test": _excluding(test_values, other.problems),
         }
         look = Survey([*look.facts, *other.facts], {**look.problems, **other.problems})
@@ -141,13 +153,13 @@ def find_images(folder: Path, registry: Registry) -> FolderImages:
             "remove them"
         )
     train_source, test_source = (_checked(model, written[part]) for part in ("train", "test"))
-    found = FolderImages(train_source, test_source, written, look, links, left_out)
+    found = FolderImages(train_source, test_source, written, look, links, copied, left_out)
     if problem := class_difference(found.classes, found.test.known_class_names() or ()):
         raise UsageError(f"{folder / str(held_out)}: {problem}")
     if min(found.counts) < _FEWEST:
         raise UsageError(
             f"{folder}: training images: {found.counts[0]}, test images: {found.counts[1]}, but "
-            f"training and evaluation need at least {_FEWEST} of each; add images"
+            f"training and evaluation need at least {_FEWEST} of each; add images{less}"
         )
     return found
 
@@ -202,13 +214,26 @@ def _links(model: type[Any], values: Values, test: Values | None = None) -> dict
     return links
 
 
+def _copies(model: type[Any], values: Values, test: Values | None) -> dict[str, str]:
+    """Images with the contents of test images, or of earlier ones if those are not apart."""
+    files = _checked(model, values).image_files() or {}
+    names = {path: name for name, path in files.items()}
+    others = names if test is None else (_checked(model, test).image_files() or {}).values()
+    return {names[file]: str(other) for file, other in copies(names, others).items()}
+
+
 def _excluding(values: Values, names: Iterable[str]) -> Values:
     exclude = [glob.escape(name) for name in dict.fromkeys(names)]
     return {**values, "exclude": exclude} if exclude else values
 
 
-def _parts(model: type[Any], values: Values) -> dict[str, Values]:
+def _parts(model: type[Any], values: Values, less: str) -> dict[str, Values]:
     """Both parts of one folder, with the smallest share that gives enough test images.
+
+    Args:
+        model: config of the source.
+        values: its settings.
+        less: what an error adds about images that are left out.
 
     Raises:
         UsageError: no share leaves enough images in both parts, and of every class for training.
@@ -219,7 +244,7 @@ def _parts(model: type[Any], values: Values) -> dict[str, Values]:
         sources = [model(**part) for part in parts.values()]
         if all(source.missing() is None and _count(source) >= _FEWEST for source in sources):
             return parts
-    raise UsageError(_no_share(_checked(model, values)))
+    raise UsageError(_no_share(_checked(model, values)) + less)
 
 
 def _no_share(source: DataSourceConfig) -> str:

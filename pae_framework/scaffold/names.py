@@ -35,6 +35,13 @@ class Names:
         """The import name; also that of the components."""
         return self.distribution.replace("-", "_")
 
+    @property
+    def are_usable(self) -> bool:
+        """Whether the distribution's name is normalized, and Python can import the package."""
+        distribution, package = self.distribution, self.package
+        is_normalized = is_distribution(distribution) and normalized(distribution) == distribution
+        return is_normalized and package.isidentifier() and not keyword.iskeyword(package)
+
     def of_package(self) -> Mapping[str, str]:
         """Values of the placeholders in files of the whole package."""
         return {

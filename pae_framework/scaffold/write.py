@@ -15,7 +15,7 @@ from pathlib import Path
 from pae_framework import PAE_API, __version__
 from pae_framework.errors import UsageError
 from pae_framework.kinds import KINDS
-from pae_framework.scaffold.names import Names, is_distribution
+from pae_framework.scaffold.names import Names
 from pae_framework.scaffold.plugin_package import all_files, scaffolding
 from pae_framework.system.files import (
     digest_of_text,
@@ -52,7 +52,8 @@ class FileUpdate:
 
     path: str
     state: str
-    """``updated``, ``added``, ``restored``: it was deleted, or ``kept``: the author changed it."""
+    """``updated``, ``added``, ``restored``: it was deleted, or ``kept``: the author changed it, or
+    it is behind a link of the author's."""
     diff: str
     """From the file as it is to that of the installed version, as a unified diff."""
 
@@ -61,7 +62,8 @@ def update_plugin(folder: Path) -> list[FileUpdate]:
     """Bring the scaffolding of a plugin to the installed version; returns what differs.
 
     Raises:
-        UsageError: ``folder`` is no plugin that :func:`write_plugin` wrote.
+        UsageError: ``folder`` is no plugin that :func:`write_plugin` wrote, or one that a newer
+            version wrote.
         WriteError: a file cannot be written.
     """
     names, recorded = _read_record(folder)
@@ -90,15 +92,24 @@ def _updates(
     folder: Path, current: Mapping[str, str], recorded: Mapping[str, str]
 ) -> Iterator[FileUpdate]:
     for path, text in current.items():
-        if not (folder / path).exists():
+        exists = (folder / path).exists()
+        found = _read(folder / path) if exists else ""
+        if exists and found == text:
+            continue
+        if _is_linked(folder, path):
+            state = "kept"
+        elif not exists:
             state = "restored" if path in recorded else "added"
-            yield FileUpdate(path, state, _diff(path, "", text))
-            continue
-        found = _read(folder / path)
-        if found == text:
-            continue
-        unchanged = recorded.get(path) == digest_of_text(found)
-        yield FileUpdate(path, "updated" if unchanged else "kept", _diff(path, found, text))
+        else:
+            unchanged = recorded.get(path) == digest_of_text(found)
+            state = "updated" if unchanged else "kept"
+        yield FileUpdate(path, state, _diff(path, found, text))
+
+
+def _is_linked(folder: Path, path: str) -> bool:
+    """Whether a file of a plugin, or a folder that it is in, is a symbolic link."""
+    inside = (Path(path), *Path(path).parents)
+    return any((folder / part).is_symlink() for part in inside if part.name)
 
 
 def _diff(path: str, before: str, after: str) -> str:
@@ -135,17 +146,20 @@ def _read_record(folder: Path) -> tuple[Names, dict[str, str]]:
     try:
         record = read_json(path)
         kinds, digests = tuple(record["kinds"]), dict(record["files"])
+        api, names = record.get("pae_api", PAE_API), Names(str(record["distribution"]), kinds)
         valid = all(kind in KINDS for kind in kinds) and all(
-            isinstance(text, str) for text in (record["distribution"], *digests.values(), *digests)
+            isinstance(text, str) for text in (*digests.values(), *digests)
         )
-        if not (kinds and valid and is_distribution(record["distribution"])):
+        if not (kinds and valid and names.are_usable and type(api) is int):
             raise ValueError("its values are not those of a plugin")
     except (ValueError, KeyError, TypeError, OSError) as error:
         raise UsageError(
             f"{path} is damaged: {type(error).__name__}: {error}; restore it, or write the plugin "
             "anew into another folder and copy your code"
         ) from error
-    return Names(record["distribution"], kinds), digests
+    if api > PAE_API:
+        raise UsageError(f"{path} is for plugin API {api}, not {PAE_API}; update pae-framework")
+    return names, digests
 
 
 def _read(path: Path) -> str:

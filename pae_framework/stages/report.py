@@ -18,6 +18,8 @@ from pae_framework.evaluation.shown import (
     nearest_to_samples,
     rotations,
     shown_inputs,
+    shown_latents,
+    shown_reconstructions,
     variant_images,
 )
 from pae_framework.execution.context import StageContext
@@ -217,12 +219,12 @@ def gather(context: StageContext) -> ReportContent:
         metrics=metrics,
         verdict=judge(metrics, smoke=is_smoke(context.recipe.name)),
         originals=inputs.images,
-        reconstructions=inputs.reconstructions,
+        reconstructions=shown_reconstructions(inputs),
         samples=_labeled(sets[0]) if sets else None,
         same_noise=same_noise(sets),
         nearest=nearest_to_samples(context, inputs),
         class_names=list(context.class_names),
-        latents=inputs.latents,
+        latents=shown_latents(inputs),
         latent_images=inputs.images,
         clusters=clusters(inputs, masks),
         rotations=rotations(inputs),

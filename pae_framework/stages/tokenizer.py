@@ -5,13 +5,18 @@ A tokenizer that comes trained is loaded.
 
 from __future__ import annotations
 
-from pae_framework.build import build_discriminator, build_objective, build_tokenizer
+from pae_framework.build import (
+    build_discriminator,
+    build_objective,
+    build_teacher,
+    build_tokenizer,
+)
 from pae_framework.execution.artifacts import frozen_encoder, pretrained_tokenizer, trained_refiner
 from pae_framework.execution.cached_features import cached_features
 from pae_framework.execution.context import StageContext, initial_weights
 from pae_framework.execution.probe import probe_discriminator, probe_tokenizer
 from pae_framework.execution.training import image_batches, measure_on_main, save_weights
-from pae_framework.interop.tokenizer_weights import load_tokenizer_weights
+from pae_framework.interop.tokenizer_weights import load_initial_weights, load_tokenizer_weights
 from pae_framework.recipe.models import TokenizerSection
 from pae_framework.tokenizer.frozen_types import cast_frozen_networks
 from pae_framework.tokenizer.losses.adversarial import AdversarialTerm, DiscriminatorLoss, Schedule
@@ -47,6 +52,8 @@ def run(context: StageContext) -> None:
         tokenizer = build_tokenizer(section, context.recipe.data.image_size, registry, encoder)
     tokenizer.bottleneck.load_pretrained()
     tokenizer.to(context.device)
+    if section.initial_weights is not None:
+        load_initial_weights(context, tokenizer)
     # Some bottlenecks standardize by statistics of the training images.
     if count := min(tokenizer.bottleneck.statistics_images, len(source)):
         steps = max(1, count // settings.batch_size)
@@ -54,6 +61,9 @@ def run(context: StageContext) -> None:
     probe_tokenizer(tokenizer, section, registry)
 
     refiner = trained_refiner(context, encoder)
+    teacher = None
+    if section.teacher is not None:
+        teacher = build_teacher(section.teacher, frozen_encoder(context, "teacher"))
     total = context.print_length(settings, len(source))
     adversarial, discriminator = _adversarial(context, tokenizer, total)
     with initial_weights(seed, "regularizers"):
@@ -65,6 +75,7 @@ def run(context: StageContext) -> None:
             adversarial,
             context.world,
             per_epoch=_steps_per_epoch(context),
+            teacher=teacher,
         )
     if settings.precision == "bf16":
         cast_frozen_networks(objective, adversarial.discriminator if adversarial else None)

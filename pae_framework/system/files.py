@@ -168,7 +168,11 @@ def require_regular_file(path: Path) -> None:
 
 def read_json(path: Path) -> Any:
     """Read a JSON file; errors as in :func:`read_text`, or ValueError if it is not JSON."""
-    return json.loads(read_text(path))
+    text = read_text(path)
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("its values are nested too deeply") from None
 
 
 def point(link: Path, target: Path) -> None:

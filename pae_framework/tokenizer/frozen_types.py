@@ -16,7 +16,7 @@ from pae_framework.training.frozen_casts import cast_frozen
 def cast_frozen_networks(
     objective: TokenizerObjective, discriminator: Discriminator | None = None
 ) -> None:
-    """Cast the frozen weights of encoder, refiner and discriminator for a training in bf16.
+    """Cast the frozen weights of a training in bf16: encoder, teacher, refiner, discriminator.
 
     Both are on the device. LPIPS stays in float32, in which it computes. See :func:`cast_frozen`.
     """
@@ -28,6 +28,9 @@ def cast_frozen_networks(
         return [tokenizer.features(images()).tokens, *compare(images(), images()).values()]
 
     cast_frozen(tokenizer.encoder, encode)
+    if "teacher" in objective.frozen_modules():
+        teacher = objective.teacher
+        cast_frozen(teacher, lambda: [teacher(images())])
     if "refiner" in objective.frozen_modules():
         refiner = objective.refiner
         cast_frozen(refiner, lambda: [refiner.targets(tokenizer.features(images()).tokens)])

@@ -1,10 +1,11 @@
 """Checkpoints of a training: folders of safetensors, each written completely or not at all.
 
 ``checkpoints/step-00000200/`` holds ``model`` and ``optimizer`` as safetensors; ``ema`` if there is
-an EMA; ``opponent`` and ``opponent_optimizer`` if there is a discriminator; and ``state.json`` with
-the step, the last losses, the loss terms that are not in the log yet, a digest of each file and one
-of its own content. The two newest checkpoints are kept. If the newest is damaged, the one before it
-is used, with a warning; if all are damaged, the training does not start. Nothing is pickled.
+an EMA; ``ema-LENGTH`` for each average with snapshots; ``opponent`` and ``opponent_optimizer`` if
+there is a discriminator; and ``state.json`` with the step, the last losses, the loss terms that are
+not in the log yet, a digest of each file and one of its own content. The two newest checkpoints are
+kept. If the newest is damaged, the one before it is used, with a warning; if all are damaged, the
+training does not start. Nothing is pickled.
 """
 
 from __future__ import annotations
@@ -39,7 +40,7 @@ from pae_framework.system.files import (
     write_json,
 )
 from pae_framework.tensor_files import load_tensors, require_state, save_tensors
-from pae_framework.training.ema import EMA
+from pae_framework.training.ema import EMA, PowerEMA
 from pae_framework.training.parallel import part, part_like, parts_like
 
 MAX_CHECKPOINTS = 2
@@ -82,12 +83,14 @@ class TrainingState:
     Args:
         networks: ``model`` and, if there is a discriminator, ``opponent``.
         ema: average of the model's weights.
+        profiles: averages of other profiles, by the names of their files.
         losses: of the last steps the divergence guard checked, oldest first.
         window: loss terms of the checked steps since the last line of the log, oldest first.
     """
 
     networks: Mapping[str, NetworkState]
     ema: EMA | None = None
+    profiles: Mapping[str, PowerEMA] = field(default_factory=dict)
     losses: deque[float] = field(default_factory=lambda: deque(maxlen=MAX_LOSSES))
     window: list[dict[str, float]] = field(default_factory=list)
 
@@ -99,7 +102,7 @@ class TrainingState:
             files[OPTIMIZER_FILES[name]] = _optimizer_tensors(network)
         if self.ema:
             files["ema"] = self.ema.state_dict()
-        return files
+        return files | {name: average.state_dict() for name, average in self.profiles.items()}
 
     def restore(
         self, files: Mapping[str, dict[str, Tensor]], source: str = "the checkpoint"
@@ -121,6 +124,8 @@ class TrainingState:
                 _restore_optimizer(network, files[OPTIMIZER_FILES[name]])
         if self.ema:
             self.ema.load_state_dict(files.get("ema", {}))
+        for name, average in self.profiles.items():
+            average.load_state_dict(files.get(name, {}))
 
     def find_nonfinite(self) -> str | None:
         """Name the first tensor that is not finite, as ``FILE: NAME``; None if all are finite.

@@ -1,4 +1,4 @@
-"""Exponential moving average of weights."""
+"""Moving averages of weights."""
 
 from __future__ import annotations
 
@@ -6,18 +6,17 @@ import torch
 from torch import Tensor, nn
 
 from pae_framework.training.parallel import part, parts_like, sharded_like
+from pae_framework.training.power_profiles import decay
 
 
-class EMA:
-    """Average of a module's trainable parameters, updated once per optimizer step.
+class WeightAverage:
+    """Average of a module's trainable parameters, which starts as a copy of them.
 
-    It starts as a copy of the weights. Each update sets it to ``decay * average + (1 - decay) *
-    weight`` (LightningDiT, DiT). Buffers and frozen parameters are not averaged. Each process
-    averages its part of sharded weights.
+    Buffers and frozen parameters are not averaged. Each process averages its part of sharded
+    weights.
     """
 
-    def __init__(self, module: nn.Module, decay: float):
-        self.decay = decay
+    def __init__(self, module: nn.Module):
         self._parameters = {name: p for name, p in module.named_parameters() if p.requires_grad}
         self._averages = [weight.clone() for weight in self._weights()]
 
@@ -27,9 +26,9 @@ class EMA:
         return [part(parameter.detach()) for parameter in self._parameters.values()]
 
     @torch.no_grad()
-    def update(self) -> None:
-        """Move the averages towards the weights."""
-        torch._foreach_lerp_(self._averages, self._weights(), 1 - self.decay)
+    def move(self, decay: float) -> None:
+        """Set the averages to ``decay * average + (1 - decay) * weight``."""
+        torch._foreach_lerp_(self._averages, self._weights(), 1 - decay)
 
     @torch.no_grad()
     def replace_weights(self) -> None:
@@ -49,3 +48,27 @@ class EMA:
         pairs = zip(self._parameters.items(), self._averages, strict=True)
         for (name, parameter), average in pairs:
             average.copy_(part(parts.get(name, parameter)))
+
+
+class EMA(WeightAverage):
+    """Average with a constant decay, updated once per optimizer step (LightningDiT, DiT)."""
+
+    def __init__(self, module: nn.Module, decay: float):
+        super().__init__(module)
+        self.decay = decay
+
+    def update(self) -> None:
+        """Move the averages towards the weights."""
+        self.move(self.decay)
+
+
+class PowerEMA(WeightAverage):
+    """Average with the power-function profile of a relative length (EDM2, arXiv 2312.02696)."""
+
+    def __init__(self, module: nn.Module, length: float):
+        super().__init__(module)
+        self.length = length
+
+    def update(self, step: int) -> None:
+        """Move the averages towards the weights after optimizer step ``step``; the first is 1."""
+        self.move(decay(self.length, step))

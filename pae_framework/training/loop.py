@@ -11,20 +11,22 @@ from __future__ import annotations
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from pae_framework.contracts import Batch, LossTerms
 from pae_framework.errors import StoppedError, UsageError
 from pae_framework.seeding import generator
+from pae_framework.system.files import make_folder
 from pae_framework.system.stopping import StopRequest
 from pae_framework.tensor_files import save_tensors
 from pae_framework.training.batch_norm import synchronize_batch_norm
 from pae_framework.training.blocks import compile_blocks, recompute_blocks
 from pae_framework.training.checkpoint import Checkpoints, NetworkState, TrainingState
 from pae_framework.training.divergence import DivergenceGuard
-from pae_framework.training.ema import EMA
+from pae_framework.training.ema import EMA, PowerEMA
 from pae_framework.training.metrics_log import MetricAverages, MetricsLog
 from pae_framework.training.optimizer import (
     NO_FACTORS,
@@ -40,6 +42,7 @@ from pae_framework.training.to_device import ToDevice
 from pae_framework.training.train_settings import (
     DISCRIMINATOR_PREFIX,
     NETWORK_COLUMNS,
+    EmaSnapshots,
     OptimizerSettings,
     TrainSettings,
 )
@@ -51,7 +54,8 @@ def train(task: TrainTask, settings: TrainSettings, total: int, context: TrainCo
 
     Writes ``weights.safetensors`` into the folder: the task's saved module with its buffers, the
     EMA in place of its weights if there is one. Writes ``weights-stepNNNNNN.safetensors`` for each
-    of ``settings.keep_steps``. Afterwards the saved module holds the final weights, in eval mode.
+    of ``settings.keep_steps``, and ``snapshots`` of the averages that ``settings.ema_snapshots``
+    names. Afterwards the saved module holds the final weights, in eval mode.
 
     Raises:
         UsageError: a step to keep is beyond the last, ``lr_factors`` names no weights of the
@@ -75,7 +79,9 @@ def train(task: TrainTask, settings: TrainSettings, total: int, context: TrainCo
         checkpoints.restore(state, first)
     averages = MetricAverages(settings.batch_size, world)
     logged = first - len(state.window)
-    every = settings.log_every, settings.checkpoint_every
+    snapshots = settings.ema_snapshots
+    every = [settings.log_every, settings.checkpoint_every]
+    every += [snapshots.every] if snapshots else []
     tell = context.metrics_logged
     log = MetricsLog(context.directory, first, logged, tell) if world.is_main else None
     saver = CheckpointSaver(checkpoints, state, context.device, world, log, context.update_record)
@@ -94,9 +100,10 @@ def train(task: TrainTask, settings: TrainSettings, total: int, context: TrainCo
                 saver.poll()
                 stopping = world.any(stop.asked)  # read once: everything below must agree
                 keeping = done in settings.keep_steps
+                snapshot = snapshots is not None and snapshots.takes(done, total)
                 planned = done % settings.checkpoint_every == 0 or done == total
                 # A stop adds no line, so that the log is that of an undisturbed training.
-                logging = done % settings.log_every == 0 or planned or keeping
+                logging = done % settings.log_every == 0 or planned or keeping or snapshot
                 if not logging and not stopping:
                     continue
                 # Every step is checked, but only here: reading its terms waits for the device.
@@ -114,10 +121,12 @@ def train(task: TrainTask, settings: TrainSettings, total: int, context: TrainCo
                     if log:
                         log.write(done, values | trainer.learning_rates(step))
                 saving = planned or stopping
-                if saving or keeping:
+                if saving or keeping or snapshot:
                     guard.check_weights(done)
                 if keeping:
                     trainer.save_weights(f"weights-step{done:06d}")
+                if snapshot:
+                    trainer.save_snapshots(done)
                 if saving:
                     saver.save(done)
                 if world.is_main:
@@ -173,6 +182,7 @@ class Trainer:
         state: what a checkpoint holds.
         saved: the module whose weights are averaged and saved.
         ema: its EMA; None without ``settings.ema``.
+        profiles: its averages with snapshots.
     """
 
     def __init__(
@@ -199,13 +209,16 @@ class Trainer:
         self._network = _with_optimizer(task, settings, total, context, settings.lr_factors)
         self.saved = task.module if task.saved is None else task.saved
         self.ema = EMA(self.saved, settings.ema) if settings.ema else None
+        lengths = settings.ema_snapshots.lengths if settings.ema_snapshots else ()
+        self.profiles = [PowerEMA(self.saved, length) for length in lengths]
         networks: dict[str, NetworkState] = {"model": self._network}
         self._discriminator: TrainedNetwork | None = None
         if task.discriminator:
             task.discriminator.module.eval().to(context.device)
             self._discriminator = _with_optimizer(task.discriminator, settings, total, context)
             networks["opponent"] = self._discriminator
-        self.state = TrainingState(networks, self.ema)
+        profiles = {f"ema-{average.length!r}": average for average in self.profiles}
+        self.state = TrainingState(networks, self.ema, profiles)
 
     def train_step(self, step: int, batch: Batch) -> LossTerms:
         """Take step ``step`` (the first is 0): the network's, the EMA's, the discriminator's.
@@ -225,6 +238,8 @@ class Trainer:
         )
         if self.ema:
             self.ema.update()
+        for average in self.profiles:
+            average.update(step + 1)
         if (discriminator := self._discriminator) and step >= discriminator.first_step:
             discriminator.module.train()
             generator_of = partial(self._generator, "opponent", step)
@@ -254,6 +269,19 @@ class Trainer:
         tensors = whole_tensors(dict(self.saved.state_dict()) | averages, world)
         path = self._context.directory / f"{name}.safetensors"
         world.on_main(lambda: save_tensors(tensors, path))
+
+    def save_snapshots(self, step: int) -> None:
+        """Write the averages with snapshots, after ``step`` optimizer steps."""
+        world = self._context.world
+        for average in self.profiles:
+            tensors = whole_tensors(average.state_dict(), world)
+            path = self._context.directory / EmaSnapshots.file(average.length, step)
+            world.on_main(partial(_write_snapshot, tensors, path))
+
+
+def _write_snapshot(tensors: Mapping[str, Tensor], path: Path) -> None:
+    make_folder(path.parent)
+    save_tensors(tensors, path)
 
 
 def optimizer_step(

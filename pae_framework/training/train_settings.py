@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Iterator
 from typing import Annotated, ClassVar, Literal, Self
 
-from annotated_types import Ge, Gt, Le
+from annotated_types import Ge, Gt, Le, Len
 from pydantic import Field, model_validator
 
 from pae_framework.config import (
     BatchSize,
     Count,
+    Distinct,
     Magnitude,
     PathText,
     Precision,
@@ -27,6 +30,9 @@ Beta = Annotated[float, Field(ge=0, lt=1)]
 LearningRate = Annotated[float, Gt(0), Le(100)]
 StartStep = Annotated[int, Ge(0), Le(1_000_000_000)]
 Epochs = Annotated[float, Ge(0), Le(1_000_000)]
+_SNAPSHOT = re.compile(r"snapshots/ema-(0\.\d+)-step(\d+)\.safetensors")
+EmaLength = Annotated[float, Ge(0.005), Le(0.28)]
+"""Relative length of a power-function average; the plain mean has sqrt(1/12) = 0.289."""
 
 NETWORK_COLUMNS = ("loss", "grad_norm", "lr")
 """Columns that the training loop logs for each network, in addition to the terms of its loss."""
@@ -77,6 +83,37 @@ class Length(Settings):
     def reaches(self, other: Length) -> bool:
         """Whether this is not earlier than ``other``; False if their units differ."""
         return self.same_unit(other) and not self.before(other)
+
+
+class EmaSnapshots(Settings):
+    """Snapshots of power-function averages, from which others are reconstructed (EDM2)."""
+
+    every: Count = Field(description="steps between snapshots; the last step has one, too")
+    lengths: Annotated[tuple[EmaLength, ...], Len(1, 8), Distinct] = Field(
+        (0.05, 0.1),
+        description="relative lengths of the averages: standard deviation of the weights of the "
+        "steps, divided by the number of steps (EDM2: 0.05 and 0.1)",
+    )
+
+    def takes(self, step: int, total: int) -> bool:
+        """Whether there is a snapshot after ``step`` of ``total`` optimizer steps."""
+        return step % self.every == 0 or step == total
+
+    def planned_files(self, up_to: int) -> Iterator[str]:
+        """The files of the snapshots after every ``every`` steps, up to a step."""
+        for step in range(self.every, up_to + 1, self.every):
+            yield from (self.file(length, step) for length in self.lengths)
+
+    @staticmethod
+    def file(length: float, step: int) -> str:
+        """The file of a snapshot, relative to the folder of the training."""
+        return f"snapshots/ema-{length!r}-step{step:08d}.safetensors"
+
+    @staticmethod
+    def read_name(file: str) -> tuple[float, int] | None:
+        """The length and the step of the snapshot in a file; None: it is no snapshot."""
+        found = _SNAPSHOT.fullmatch(file)
+        return (float(found[1]), int(found[2])) if found else None
 
 
 class OptimizerSettings(Settings):
@@ -165,6 +202,11 @@ class TrainSettings(OptimizerSettings):
     ema: float | None = Field(
         None, gt=0, lt=1, description="decay per step of the EMA of the weights; null: no EMA"
     )
+    ema_snapshots: EmaSnapshots | None = Field(
+        None,
+        description="snapshots of averages of other lengths, from which `pae export ema` "
+        "reconstructs any length after the training; null: none",
+    )
     precision: Precision = Field("float32", description="bf16: autocast; weights stay float32")
     noise: Noise = Field(
         "cpu",
@@ -209,6 +251,12 @@ class TrainSettings(OptimizerSettings):
                 f"{self.accumulate}"
             )
         return self
+
+    @property
+    def averages(self) -> int:
+        """Number of averages of the weights that it keeps."""
+        others = len(self.ema_snapshots.lengths) if self.ema_snapshots else 0
+        return others + (self.ema is not None)
 
     def total_steps(self, images: int) -> int:
         """Optimizer steps for a data set of ``images`` images."""

@@ -22,11 +22,15 @@ class ReconstructionConfig(OptionalInceptionWeights, EvaluatorConfig):
     worst: int = Field(
         8, ge=0, le=100, description="reconstructions of lowest PSNR in the picture `worst.png`"
     )
+    frechet: bool = Field(
+        True, description="also the Frechet distance in the features of the recipe's `extractor`"
+    )
 
     @property
     def needs(self) -> frozenset[str]:
         """Reconstructions, and networks for the Frechet distances."""
-        networks = {"extractor"} if self.weights is None else {"extractor", "inception"}
+        networks = {"extractor"} if self.frechet else set()
+        networks |= set() if self.weights is None else {"inception"}
         return frozenset({"reconstructions", *networks})
 
 

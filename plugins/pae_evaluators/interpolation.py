@@ -48,6 +48,9 @@ class Interpolation(Evaluator):
         Raises:
             DataError: there are fewer training latents than neighbors.
         """
+        if (lacking := inputs.unavailable.get("decode")) is not None:
+            self.notes.not_available["iFD"] = lacking
+            return []
         count, available = self.config.neighbors, len(inputs.train_latents)
         if available < count:
             raise DataError(

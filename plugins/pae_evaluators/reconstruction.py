@@ -57,8 +57,9 @@ class Reconstruction(Evaluator):
         measured = {"psnr": decibels(error), **measured}
         subject = inputs.protocol_of("tokenizer")
         metrics = _metrics(error, measured, inputs)
-        distance = DistanceToTestImages(inputs)
-        metrics.append(distance.metric("reconstruction", "rFD", copies, subject=subject))
+        if self.config.frechet:
+            distance = DistanceToTestImages(inputs)
+            metrics.append(distance.metric("reconstruction", "rFD", copies, subject=subject))
         if self.config.weights is not None:
             inception = InceptionDistance(inputs, self.config.weights)
             statistics = inception.statistics(copies)

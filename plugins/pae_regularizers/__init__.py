@@ -39,3 +39,9 @@ def pae_register_regularizers(register: Register) -> None:
         config="pae_regularizers.config:VFConfig",
         summary="projected latents align with the encoder's features up to margins (VA-VAE)",
     )
+    register(
+        "diffusion",
+        target="pae_regularizers.diffusion:Diffusion",
+        config="pae_regularizers.config:DiffusionConfig",
+        summary="loss of a small velocity network on the latents (the paper's auxiliary diffusion)",
+    )

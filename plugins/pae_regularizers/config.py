@@ -7,7 +7,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, model_validator
 
-from pae_framework.config import LatentShape, RegularizerConfig, Weight
+from pae_framework.config import Depth, LatentShape, RegularizerConfig, Weight, Width
 
 
 class SSRConfig(RegularizerConfig):
@@ -70,7 +70,11 @@ class MCRConfig(RegularizerConfig):
 
 
 class KLConfig(RegularizerConfig):
-    """Kullback-Leibler divergence from the standard normal (latent diffusion: sum, weight 1e-6)."""
+    """Kullback-Leibler divergence from the standard normal.
+
+    Latent diffusion: the sum, with weight 1e-6 beside a sum of reconstruction errors over all pixel
+    values. Beside their mean, that is 1e-6 / (3 S^2) for images of S px: 5.1e-12 for 256 px.
+    """
 
     needs_moments: ClassVar[bool] = True
 
@@ -120,3 +124,26 @@ class VFConfig(RegularizerConfig):
                 "term off"
             )
         return self
+
+
+class DiffusionConfig(RegularizerConfig):
+    """Auxiliary diffusion loss: a velocity network that is trained with the tokenizer.
+
+    PAE compares with such a loss and does not describe its network; this one is ours.
+    """
+
+    width: Width = Field(256, description="width of the network, a multiple of 4 and of `heads`")
+    depth: Depth = Field(2, description="number of its transformer blocks")
+    heads: Width = Field(4, description="attention heads of each block")
+
+    @model_validator(mode="after")
+    def _check_width(self) -> DiffusionConfig:
+        if self.width % 4 or self.width % self.heads:
+            raise ValueError(
+                f"`width` must be a multiple of 4 and of `heads` {self.heads}, not {self.width}"
+            )
+        return self
+
+    def smoke(self) -> DiffusionConfig:
+        """The smallest network."""
+        return self.model_copy(update={"width": 16, "depth": 1, "heads": 2})

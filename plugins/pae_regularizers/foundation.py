@@ -1,4 +1,4 @@
-"""VF: latents aligned with the encoder's features up to margins (VA-VAE, arXiv 2501.01423)."""
+"""VF: latents aligned with frozen features up to margins (VA-VAE, arXiv 2501.01423)."""
 
 from __future__ import annotations
 
@@ -22,10 +22,10 @@ class VF(Regularizer):
     - L_cosine = mean over images and tokens of relu(1 - m_c - cos(z'_i, f_i))
 
     A summand with weight 0 is not computed. With ``adaptive``, the engine multiplies by the ratio
-    of gradient norms, which VA-VAE measures at the encoder's last convolution. VA-VAE aligns with a
-    separate foundation model; here f comes from the recipe's frozen encoder.
+    of gradient norms, which VA-VAE measures at the encoder's last convolution. f comes from
+    ``tokenizer.teacher``, as in VA-VAE, else from the recipe's frozen encoder.
 
-    Legend: B batch, N tokens, C latent channels, D encoder width.
+    Legend: B batch, N tokens, C latent channels, D width of the features.
     """
 
     def __init__(self, config: VFConfig):

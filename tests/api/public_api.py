@@ -28,6 +28,8 @@ MODULES = (
     "pae_framework.contracts",
     "pae_framework.errors",
     "pae_framework.layers",
+    "pae_framework.convolutions",
+    "pae_framework.convolution_settings",
     "pae_framework.frozen",
     "pae_framework.seeding",
     "pae_framework.hub",

@@ -40,7 +40,7 @@ GENERATED_DATA = [
 
 
 @pytest.fixture
-def pae(pae: Pae, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pae:
+def pae(pae: Pae, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_plots: None) -> Pae:
     """Run one command in a folder with a recipe and two released files; its data are missing."""
     helpers.install(tmp_path / "site", monkeypatch)
     Path("small.yaml").write_text(helpers.RECIPE, encoding="utf-8")

@@ -12,8 +12,11 @@ from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from PIL import Image
+from torchscript_fakes import write_torchscript
 
+from pae_framework.data.latent_dataset import shard_name, write_shard
 from pae_framework.plugins import load_registry
 from pae_framework.registry import ComponentSpec
 from pae_framework.testing import CONTRACTS, check_registration
@@ -21,6 +24,9 @@ from pae_framework.testing.kind_contracts import contract_of
 
 UNTRAINED = {"weights": "none", "size": {"width": 24, "depth": 2, "heads": 2, "grid": 3}}
 """A pretrained encoder's form, tiny and without its weights."""
+
+PATCHES = {"channels": 6, "downsampling": 4}
+"""Of the files that are written for `torchscript`."""
 
 CONFIGS: dict[str, list[dict[str, Any]]] = {
     # reference -> parameters to check it with; {folder} is filled in
@@ -30,6 +36,14 @@ CONFIGS: dict[str, list[dict[str, Any]]] = {
     "dataset:parquet": [{"folder": "{folder}"}],
     "dataset:shapes": [{"count": 20, "objects": 2}],
     "dataset:webdataset": [{"folder": "{folder}"}],
+    "tokenizer:diffusers_vae": [
+        {"model": "stabilityai/sd-vae-ft-ema", "weights": "none", "small": True}
+    ],
+    "tokenizer:torchscript": [
+        {"encode": "{folder}/encode.pt", "decode": "{folder}/decode.pt", **PATCHES},
+        {"decode": "{folder}/decode.pt", **PATCHES},
+    ],
+    "tokenizer:latents": [{"folder": "{folder}"}],
     "encoder:tiny_vit": [{"width": 24, "depth": 2, "heads": 2}],
     "encoder:small_cnn": [{"width": 8, "depth": 2}],
     "encoder:ldm_cnn": [{"channels": 32, "multipliers": [1, 1], "blocks": 1, "latent": 4}],
@@ -73,6 +87,7 @@ CONFIGS: dict[str, list[dict[str, Any]]] = {
     "regularizer:mcr": [{}, {"mode": "single"}],
     "regularizer:kl": [{}, {"reduction": "sum"}],
     "regularizer:vf": [{}, {"distance_margin": 0.0, "cosine_margin": 0.0}],
+    "regularizer:diffusion": [{"width": 16, "depth": 1, "heads": 2}],
     "generator:lightningdit": [
         {"width": 16, "depth": 2, "heads": 2, "patch": 1},
         {"width": 16, "depth": 1, "heads": 2, "patch": 2, "qk_norm": True},
@@ -111,8 +126,8 @@ def test_registration_modules(module: str) -> None:
     check_registration(module)
 
 
-SLOW = {"encoder:inception"}
-"""Components whose size is fixed and large."""
+SLOW = {"encoder:inception", "tokenizer:diffusers_vae"}
+"""Components whose size is fixed and large, or whose package takes seconds to import."""
 
 TESTS_THAT_START = {"test_other_process", "test_compile"}
 """Tests that start a process or the compiler, which takes seconds."""
@@ -143,9 +158,12 @@ def cases() -> Iterator[Any]:
 def test_components(
     spec: ComponentSpec, parameters: dict[str, Any], test: str, tmp_path: Path
 ) -> None:
-    if "folder" in parameters:
-        parameters = {**parameters, "folder": str(tmp_path)}
-        WRITERS[spec.name](tmp_path)
+    if (write := WRITERS.get(spec.name)) is not None:
+        write(tmp_path)
+        parameters = {
+            key: value.format(folder=tmp_path) if isinstance(value, str) else value
+            for key, value in parameters.items()
+        }
     config = spec.config_class()(**parameters)
     getattr(contract_of(spec.kind, spec.component_class(), config), test)()
 
@@ -184,9 +202,16 @@ def write_parquet(folder: Path) -> None:
     import_module("pyarrow.parquet").write_table(table, folder / "a.parquet", row_group_size=2)
 
 
+def write_latents(folder: Path) -> None:
+    latents = torch.zeros(2, 6, 4, 4)
+    write_shard(folder / shard_name(0, 0), latents, latents, torch.tensor([0, 1]))
+
+
 WRITERS: dict[str, Callable[[Path], None]] = {
     "idx": write_idx,
     "image_folder": write_images,
     "parquet": write_parquet,
     "webdataset": write_tar,
+    "torchscript": write_torchscript,
+    "latents": write_latents,
 }

@@ -208,13 +208,17 @@ def test_every_wrong_recipe_shown_gets_the_message_shown(
             assert capsys.readouterr().err == after.text
 
 
-@pytest.mark.parametrize("path", [path for _, path, _ in shipped()], ids=lambda path: path.stem)
-def test_every_shipped_recipe_opens_with_a_comment_that_holds_its_launch_line(path: Path) -> None:
+@pytest.mark.parametrize(
+    ("name", "path"), [pytest.param(name, path, id=name) for name, path, _ in shipped()]
+)
+def test_every_shipped_recipe_opens_with_a_comment_that_holds_its_launch_line(
+    name: str, path: Path
+) -> None:
     lines = path.read_text(encoding="utf-8").splitlines()
     comment = [line for line in lines[: lines.index("pae: 1")] if line.startswith("#")]
     assert len(comment) > 3
-    assert f"pae run {path.stem}" in [line.strip("# ") for line in comment]
-    assert f"recipes/{path.name}" in (ROOT / "README.md").read_text(encoding="utf-8")
+    assert f"pae run {name}" in [line.strip("# ") for line in comment]
+    assert f"recipes/{name}.yaml" in (ROOT / "README.md").read_text(encoding="utf-8")
 
 
 # --- paths ---------------------------------------------------------------------------------------

@@ -29,7 +29,7 @@ EXAMPLES = {
     "generator": "mixer.py",
     "evaluator": "error_by_class.py",
 }
-OTHERS = {"encoder", "tracker"}
+OTHERS = {"encoder", "tokenizer", "tracker"}
 """Kinds that other pages show."""
 LONG = {"test_compile", "test_other_process"}
 """Tests of seconds: they start processes or compile."""

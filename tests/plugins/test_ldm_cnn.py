@@ -23,7 +23,7 @@ from pae_encoders.ldm_encoder import LdmEncoder
 from pae_framework.errors import CheckpointError
 from pae_framework.interop.tokenizer_weights import match_state_dict, read_released, released_state
 from pae_framework.tokenizer.losses.terms import RegularizerTerm
-from pae_framework.tokenizer.model import Tokenizer
+from pae_framework.tokenizer.model import ComposedTokenizer
 from pae_modulators.config import NoModulatorConfig
 from pae_modulators.none import NoModulator
 from pae_regularizers.config import VFConfig
@@ -32,7 +32,7 @@ from pae_regularizers.foundation import VF
 SIZE = 16
 
 
-def tokenizer(shape: Shape, size: int = SIZE) -> Tokenizer:
+def tokenizer(shape: Shape, size: int = SIZE) -> ComposedTokenizer:
     pyramid: dict[str, Any] = {
         "channels": shape.ch,
         "multipliers": shape.ch_mult,
@@ -43,7 +43,7 @@ def tokenizer(shape: Shape, size: int = SIZE) -> Tokenizer:
     bottleneck = DiagonalGaussian(DiagonalGaussianConfig(), encoder.width, encoder.grid)
     decoder = LdmDecoder(LdmDecoderConfig(**pyramid), shape.z, encoder.grid)
     modulator = NoModulator(NoModulatorConfig(), encoder)
-    return Tokenizer(encoder, modulator, bottleneck, decoder, train_encoder=True)
+    return ComposedTokenizer(encoder, modulator, bottleneck, decoder, train_encoder=True)
 
 
 def parameters(module: nn.Module) -> int:
@@ -128,7 +128,7 @@ def write(content: dict[str, Any], path: Path) -> Path:
     return path
 
 
-def loaded(path: Path, shape: Shape) -> Tokenizer:
+def loaded(path: Path, shape: Shape) -> ComposedTokenizer:
     built = tokenizer(shape)
     built.load_state_dict(match_state_dict(read_released(path), built).tokenizer)
     return built.eval()

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
 from recipe_cases import Load, Problems, unstated
 
 from pae_framework.dry_run.flops import Forward, per_image
-from pae_framework.preflight.memory import training_memory
+from pae_framework.preflight.memory import StageMemory, training_memory
+from pae_framework.runs.plan import plan
 
 TRAINED = (
     "tokenizer.train_encoder=true",
@@ -60,7 +63,7 @@ def test_a_frozen_encoder_that_a_run_trains_still_needs_its_stage(problems: Prob
 
 
 def test_memory_counts_its_weights_gradients_moments_and_activations(load: Load) -> None:
-    def of_tokenizer(*overrides: str):
+    def of_tokenizer(*overrides: str) -> StageMemory:
         estimates = training_memory(load(*TRAINED, *overrides).recipe)
         return next(one for one in estimates if one.stage == "tokenizer")
 
@@ -93,13 +96,13 @@ LDM = (
     *TRAINED,
     "data.image_size=32",
     "tokenizer.encoder=null",
-    "tokenizer.encoder={use: ldm_cnn, channels: 32, multipliers: [1, 1, 1], attention: 0}",
+    "tokenizer.encoder={use: ldm_cnn, channels: 32, multipliers: [1, 1, 1, 1, 1]}",
     "tokenizer.modulator=null",
     "tokenizer.modulator=none",
     "tokenizer.bottleneck=null",
     "tokenizer.bottleneck=diagonal_gaussian",
     "tokenizer.decoder=null",
-    "tokenizer.decoder={use: ldm_cnn, channels: 32, multipliers: [1, 1, 1], attention: 0}",
+    "tokenizer.decoder={use: ldm_cnn, channels: 32, multipliers: [1, 1, 1, 1, 1]}",
     "evaluate={reconstruction: {}}",
     "generator=null",
     "sample=null",
@@ -115,9 +118,9 @@ def test_a_convolutional_pair_needs_neither_projector_nor_stage(load: Load) -> N
     ("override", "path", "facts"),
     [
         ("tokenizer.train_encoder=false", "tokenizer.encoder", ["tokenizer.train_encoder=true"]),
-        ("data.image_size=30", "tokenizer.encoder", ["30 px", "divisible by 4"]),
-        ("tokenizer.decoder.multipliers=[1, 1]", "tokenizer.decoder", ["16 px"]),
-        ("tokenizer.decoder.attention=4", "tokenizer.decoder", ["4", "3 levels"]),
+        ("data.image_size=30", "tokenizer.encoder", ["30 px", "divisible by 16"]),
+        ("tokenizer.decoder.multipliers=[1, 1]", "tokenizer.decoder", ["4 px"]),
+        ("tokenizer.decoder.attention=6", "tokenizer.decoder", ["6", "5 levels"]),
     ],
 )
 def test_what_does_not_fit_the_convolutional_pair_is_refused(
@@ -132,3 +135,80 @@ def test_it_is_no_extractor(problems: Problems) -> None:
     extractor = "extractor={use: ldm_cnn, channels: 32, multipliers: [1, 1], train: null}"
     (problem,) = problems("extractor=null", extractor, "data.image_size=8")
     assert problem.path == "extractor"
+
+
+TEACHER = "tokenizer.teacher={use: dinov2, weights: none, size: {width: 24, depth: 2, heads: 2}}"
+VF = "tokenizer.regularizers={vf: {}}"
+
+
+def test_with_a_teacher_the_encoder_may_be_trained_and_aligned(load: Load) -> None:
+    load(*LDM, VF, TEACHER)
+    load(*LDM, "tokenizer.regularizers={scr: {}}", "tokenizer.target=raw", TEACHER)
+
+
+@pytest.mark.parametrize(
+    ("changes", "path", "facts"),
+    [
+        ([VF, "tokenizer.teacher={use: tiny_vit, train: {steps: 1}}"], "teacher", ["tiny_vit"]),
+        ([VF, "tokenizer.teacher=ldm_cnn"], "teacher", ["ldm_cnn", "dinov2"]),
+        ([VF, TEACHER, "tokenizer.teacher.train={steps: 1}"], "teacher.train", ["=null"]),
+        ([TEACHER], "teacher", ["set tokenizer.teacher=null"]),
+        (["tokenizer.regularizers={kl: {}}", TEACHER], "teacher", ["tokenizer.teacher=null"]),
+        (
+            [VF, "tokenizer.teacher={use: convnextv2, weights: none}"],
+            "teacher",
+            ["1 x 1", "2 x 2"],
+        ),
+    ],
+)
+def test_a_teacher_that_cannot_teach_is_refused(
+    problems: Problems, changes: list[str], path: str, facts: list[str]
+) -> None:
+    (problem,) = problems(*LDM, *changes)
+    assert problem.path == f"tokenizer.{path}"
+    assert not unstated(problem, *facts)
+
+
+def test_a_refined_target_needs_a_frozen_encoder_even_with_a_teacher(problems: Problems) -> None:
+    found = problems(*LDM, "tokenizer.regularizers={scr: {}}", TEACHER)
+    assert "tokenizer.regularizers.scr" in {problem.path for problem in found}
+
+
+def test_flops_and_memory_count_a_teacher_once(load: Load) -> None:
+    def of_tokenizer(*overrides: str) -> StageMemory:
+        estimates = training_memory(load(*LDM, *overrides).recipe)
+        return next(one for one in estimates if one.stage == "tokenizer")
+
+    forward = Forward(0, 100, 1000, 0, encoder=10, teacher=7)
+    without = "tokenizer.regularizers={kl: {}}"
+    assert per_image(forward, load(*LDM, VF, TEACHER).recipe)["tokenizer"] == 3 * 1110 + 7
+    config = load(*LDM, VF, TEACHER).recipe.tokenizer.teacher
+    assert config is not None
+    parameters = config.config.parameters(32)
+    assert parameters is not None
+    taught = of_tokenizer(VF, TEACHER)
+    assert taught.weights - of_tokenizer(without).weights == 4 * parameters
+
+
+def test_weights_are_either_loaded_or_trained(load: Load, problems: Problems) -> None:
+    start = "tokenizer.initial_weights=a.pt"
+    load(*TRAINED, start)
+    (problem,) = problems(*TRAINED, start, "tokenizer.weights=b.pt")
+    assert problem.path == "tokenizer.initial_weights"
+
+
+def test_other_initial_weights_are_another_tokenizer(load: Load, tmp_path: Path) -> None:
+    """The fingerprint is of the contents of the file, not of its name; null changes nothing."""
+
+    def fingerprint(*overrides: str) -> str:
+        loaded = load(*overrides)
+        stages = plan(loaded.recipe, loaded.registry)
+        return next(stage.folder for stage in stages if stage.name == "tokenizer")
+
+    files = [tmp_path / name for name in ("a.pt", "b.pt", "c.pt")]
+    for file, content in zip(files, (b"same", b"same", b"other"), strict=True):
+        file.write_bytes(content)
+    a, b, c = (fingerprint(f"tokenizer.initial_weights={file}") for file in files)
+    assert a == b != c
+    assert fingerprint() == fingerprint("tokenizer.initial_weights=null")
+    assert len({a, c, fingerprint()}) == 3

@@ -11,7 +11,9 @@ from pathlib import Path
 import pytest
 import torch
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
+from pae_framework.data.copies import copies
 from pae_framework.data.image_survey import Survey, survey
 from pae_framework.data.latent_dataset import shard_name, write_shard
 from pae_framework.plugins import load_registry
@@ -25,17 +27,19 @@ ENOUGH = 70
 """Images of a class: two classes have more than the quickstart's extractor has features."""
 
 
-def png() -> bytes:
-    file = io.BytesIO()
-    Image.new("L", (8, 8)).save(file, "png")
+def png(comment: str = "") -> bytes:
+    file, facts = io.BytesIO(), PngInfo()
+    facts.add_text("comment", comment)
+    Image.new("L", (8, 8)).save(file, "png", pnginfo=facts)
     return file.getvalue()
 
 
 def fill(folder: Path, count: int = ENOUGH) -> None:
+    """Equal images whose files differ."""
     folder.mkdir(parents=True, exist_ok=True)
-    content = png()
     for n in range(count):
-        (folder / f"{n}.png").write_bytes(content)
+        file = folder / f"{n}.png"
+        file.write_bytes(png(str(file)))
 
 
 @pytest.fixture
@@ -206,6 +210,61 @@ def test_a_link_to_a_training_image_is_that_image(data, link):
     assert doubted(recipe(data)) == ["data.test"]
 
 
+def copy_one(data: Path) -> list[Path]:
+    one, other = data / "train" / "a" / "1.png", data / "val" / "b" / "new.png"
+    shutil.copyfile(one, other)
+    return [one, other]
+
+
+def copy_class(data: Path) -> list[Path]:
+    shutil.copytree(data / "train" / "a", data / "val" / "a", dirs_exist_ok=True)
+    return [data / "train" / "a" / "0.png", data / "val" / "a" / "0.png"]
+
+
+def link_and_copy(data: Path) -> list[Path]:
+    link_one(data)
+    copy_one(data)
+    return [data / "val" / "a" / "0.png"]
+
+
+@pytest.mark.parametrize(
+    ("copy", "count"), [(copy_one, "1 of 141"), (copy_class, "70 of 140"), (link_and_copy, "2 of")]
+)
+def test_a_copy_of_a_training_image_is_that_image(data, copy, count):
+    named = copy(data)
+    (problem,) = doubtful_images([recipe(data)])
+    assert problem.path == "data.test"
+    assert count in problem.message
+    assert [path for path in named if str(path) not in problem.message] == []
+
+
+@pytest.mark.parametrize("place", [0, 25_000, 49_999])
+def test_files_that_differ_in_a_byte_are_no_copies(tmp_path, place):
+    one, other, third = (tmp_path / name for name in ("one", "other", "third"))
+    content = bytes(50_000)
+    for file in (other, third):
+        file.write_bytes(content)
+    one.write_bytes(content[:place] + b"?" + content[place + 1 :])
+    assert copies([one], [other, third]) == {}
+    assert copies([third, one], [one, other, third]) == {third: other}
+
+
+def test_empty_and_missing_files_are_no_copies(tmp_path):
+    empty, also, gone = (tmp_path / name for name in ("empty", "also", "gone"))
+    empty.touch()
+    also.touch()
+    assert copies([empty, gone], [also, gone]) == {}
+
+
+def test_only_files_that_look_alike_are_read_as_a_whole(tmp_path, monkeypatch):
+    files = [tmp_path / str(n) for n in range(100)]
+    for n, file in enumerate(files):
+        file.write_bytes(bytes(5000 + n % 2) + bytes([n // 2]))
+    monkeypatch.setattr("pae_framework.data.copies.file_digest", None)
+    assert copies(files[:50], files[50:]) == {}
+    assert copies(files, files) == {}
+
+
 def test_links_between_the_parts_of_a_folder_are_named(data):
     settings = "split: train, holdout: 0.5"
     loaded = recipe(data, settings, f"{settings}, part: test")
@@ -310,3 +369,21 @@ def test_a_contact_sheet_shows_what_is_read_and_replaces_nothing(pae: Pae, tmp_p
     pae("check", "quickstart", "--pictures", "sheet.png").fails(2)
     pae("check", "quickstart", "--pictures", "sheet.txt").fails(2)
     assert (tmp_path / "sheet.png").read_bytes() == content
+
+
+@pytest.mark.parametrize("use", ["webdataset", "parquet"])
+@pytest.mark.parametrize("stated", [True, False])
+def test_an_unknown_number_of_training_images_is_told_where_it_counts(tmp_path, use, stated):
+    (tmp_path / "train.tar").touch()
+    (tmp_path / "train.parquet").touch()
+    images = ", images: 50" if stated else ""
+    overrides = (
+        f"data.train={{use: {use}, folder: {tmp_path}, pattern: 'train*'{images}}}",
+        "data.test={use: shapes, count: 200}",
+        "evaluate={interpolation: {neighbors: 5}, reconstruction: {}}",
+        "tokenizer.encoder.class_weight=0",
+    )
+    loaded = load_recipe("quickstart", overrides, REGISTRY)
+    found = [problem for problem in doubtful_images([loaded]) if "images" in problem.hint]
+    assert [p.path for p in found] == ([] if stated else ["evaluate.interpolation"])
+    assert all("data.train.images" in problem.hint for problem in found)

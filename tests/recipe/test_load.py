@@ -196,6 +196,31 @@ def test_one_mistake_is_one_problem_at_its_position(
     assert unstated(problem, *facts) == []
 
 
+@pytest.mark.parametrize(
+    ("line", "place"),
+    [
+        ("evaluate: {at_steps: [5]}", "sample.at_steps"),
+        ("evaluate: {few_steps: [2, 4]}", "sample.few_steps"),
+        ("evaluate: {convergence: {count: 10}}", "sample.convergence"),
+        ("trackers: {image_size: 8}", "data.image_size"),
+        ("at_steps: [5]", "sample.at_steps"),
+        ("evaluate: {steps: 5}", None),  # many sections have it
+        ("evaluate: {sample: {use: manifald}}", None),
+        ("evaluate: {nothing: 5}", None),
+    ],
+)
+def test_a_setting_in_another_section_is_named_with_its_place(
+    problems: Problems, line: str, place: str | None
+) -> None:
+    section = line.partition(":")[0]
+    without = re.sub(rf"(?ms)^{section}:.*?(?=^\S|\Z)", "", SMALL)
+    (problem,) = problems(text=f"{without}{line}\n")
+    if place is None:
+        assert "did you mean" not in problem.hint
+    else:
+        assert problem.hint == f"did you mean {place}?"
+
+
 def test_all_mistakes_are_reported_at_once(problems: Problems) -> None:
     text = (
         SMALL.replace(

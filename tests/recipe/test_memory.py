@@ -121,6 +121,16 @@ def test_a_checkpoint_has_three_numbers_per_weight_and_one_more_for_the_ema() ->
     assert averaged.checkpoint == 16 * averaged.trained
 
 
+@pytest.mark.parametrize("lengths", [(0.05,), (0.05, 0.1), (0.03, 0.1, 0.25)])
+def test_each_length_of_ema_snapshots_needs_one_more_number_per_weight(
+    lengths: tuple[float, ...],
+) -> None:
+    snapshots = f"generator.train.ema_snapshots={{every: 10, lengths: {list(lengths)}}}"
+    plain, averaged = stage("generator"), stage("generator", snapshots)
+    more = 4 * len(lengths) * plain.trained
+    assert averaged.weights - plain.weights == averaged.checkpoint - plain.checkpoint == more
+
+
 def test_settings_that_save_memory_lower_the_estimate() -> None:
     whole = stage("tokenizer")
     assert stage("tokenizer", "tokenizer.train.accumulate=4").activations == whole.activations // 4

@@ -10,7 +10,7 @@ import pytest
 
 from pae_framework.recipe.load import load_recipe
 from pae_framework.runs.directory import RunDirectory
-from pae_framework.runs.later_stages import LaterStages, later_stages
+from pae_framework.runs.later_stages import LaterStages, later_stages, seconds_of_runs
 from pae_framework.runs.plan import plan
 
 # steps and batch sizes of the trainings of the quickstart
@@ -22,8 +22,8 @@ IMAGES = {name: steps * BATCH[name] for name, steps in STEPS.items()}
 class Run:
     """A run of the quickstart in a folder, whose stages have the records that a test writes."""
 
-    def __init__(self, path: Path) -> None:
-        loaded = load_recipe("quickstart")
+    def __init__(self, path: Path, *overrides: str) -> None:
+        loaded = load_recipe("quickstart", overrides)
         self.recipe = loaded.recipe
         self.plan = {stage.name: stage for stage in plan(loaded.recipe, loaded.registry)}
         self.directory = RunDirectory.at(path)
@@ -89,3 +89,41 @@ def test_a_damaged_record_is_passed_over(run: Run) -> None:
     (run.directory.store / "evaluate-broken").mkdir()
     (run.directory.store / "evaluate-broken" / "stage.json").write_text("{", encoding="utf-8")
     assert run.after("sample").seconds(1.0) is None
+
+
+# --- several runs, as of a sweep ------------------------------------------------------------------
+
+
+def of_two(first: Run, second: Run) -> float | None:
+    """Of runs that share extractor, encoder and refine, in the store of the first."""
+    runs = [(each.recipe, each.plan) for each in (first, second)]
+    return seconds_of_runs(runs, first.directory.store)
+
+
+@pytest.fixture
+def longer(tmp_path: Path) -> Run:
+    return Run(tmp_path, "generator.train.steps=700")
+
+
+def test_a_stage_that_runs_share_is_counted_once(run: Run, longer: Run) -> None:
+    for name, steps in STEPS.items():
+        progress = {"done": steps, "total": steps}
+        run.write(f"{name}-of_another", seconds=10.0, progress=progress)
+    # 5 trainings, and the generator of twice as many steps
+    assert of_two(run, longer) == pytest.approx(5 * 10.0 + 2 * 10.0)
+
+
+def test_what_is_done_is_not_left(run: Run, longer: Run) -> None:
+    run.done(**dict.fromkeys(run.plan, 3.0))
+    others = [name for name in run.plan if run.plan[name].folder != longer.plan[name].folder]
+    # without progress in the records, each stage that differs takes 3 s
+    assert of_two(run, longer) == pytest.approx(3.0 * len(others))
+    longer.done(**dict.fromkeys(others, 3.0))
+    assert of_two(run, longer) is None
+
+
+def test_the_time_of_runs_is_unknown_before_each_training_is_known(run: Run, longer: Run) -> None:
+    run.done(extractor=10.0, encoder=10.0, refine=10.0, tokenizer=10.0)
+    assert of_two(run, longer) is None
+    run.done(generator=10.0)
+    assert of_two(run, longer) is not None

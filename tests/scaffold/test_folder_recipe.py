@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import shutil
 from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
 from PIL import Image
+from PIL.PngImagePlugin import PngInfo
 
 from pae_framework.errors import UsageError
 from pae_framework.plugins import load_registry
@@ -19,9 +21,12 @@ REGISTRY = load_registry()
 
 
 def fill(folder: Path, count: int, side: int = 64, mode: str = "RGB") -> None:
+    """Images whose files differ, also from those of other folders."""
     folder.mkdir(parents=True, exist_ok=True)
     for n in range(count):
-        Image.new(mode, (side + n % 3, side)).save(folder / f"{n:03d}.png")
+        file, facts = folder / f"{n:03d}.png", PngInfo()
+        facts.add_text("comment", str(file))
+        Image.new(mode, (side + n % 3, side)).save(file, pnginfo=facts)
 
 
 def written(
@@ -197,6 +202,53 @@ def test_links_to_other_images_are_told_and_excluded(tmp_path, places):
     sources = written(tmp_path, data).recipe.data
     files = [x.config.image_files().values() for x in (sources.train, sources.test)]
     assert len({path.resolve() for part in files for path in part}) == sum(map(len, files))
+
+
+@pytest.mark.parametrize(
+    ("places", "copied", "excluded"),
+    [
+        (("a", "b"), 7, 7),
+        ((".", "."), 7, 7),
+        (("train/a", "val/a"), 7, 7),
+        (("train/a", "train/a"), 7, 0),  # all are training images
+        (("val/a", "val/a"), 7, 0),
+    ],
+)
+def test_copies_of_test_images_are_told_and_excluded(tmp_path, places, copied, excluded):
+    data = tmp_path / "data"
+    for name in {*places, *(("train/a", "val/a") if "/" in places[0] else ())}:
+        fill(data / name, 60, side=16)
+    for n in range(copied):
+        shutil.copyfile(data / places[1] / f"{n:03d}.png", data / places[0] / f"copy{n}.png")
+    told = "\n".join(find_images(data, REGISTRY).lines())
+    assert ("copies" in told) == (excluded > 0)
+    assert (f"excludes: {excluded}" in told) == (excluded > 0)
+    sources = written(tmp_path, data).recipe.data
+    train, test = (
+        [path.read_bytes() for path in x.config.image_files().values()]
+        for x in (sources.train, sources.test)
+    )
+    assert not set(train) & set(test)
+    assert len(train) + len(test) == 60 * len(list(data.rglob("000.png"))) + copied - excluded
+
+
+def test_more_copies_than_a_recipe_names_are_told_and_stay(tmp_path):
+    data = tmp_path / "data"
+    fill(data, 140, side=16)
+    for n in range(120):
+        shutil.copyfile(data / f"{n:03d}.png", data / f"copy{n}.png")
+    found = find_images(data, REGISTRY)
+    assert sum(found.counts) == 260
+    assert "does not exclude: 120" in "\n".join(found.lines())
+
+
+def test_copies_do_not_count_for_the_fewest_images(tmp_path):
+    data = tmp_path / "data"
+    fill(data, 20, side=16)
+    for n in range(20):
+        shutil.copyfile(data / f"{n:03d}.png", data / f"copy{n}.png")
+    with pytest.raises(UsageError, match=r"\b20\b.* 20 copies"):
+        find_images(data, REGISTRY)
 
 
 @pytest.mark.parametrize("name", ["a", "."])

@@ -13,6 +13,7 @@ from pathlib import Path
 import pytest
 import yaml
 
+from pae_framework import PAE_API
 from pae_framework.errors import UsageError
 from pae_framework.kinds import KINDS
 from pae_framework.plugins import load_registry
@@ -383,13 +384,49 @@ def test_an_update_after_the_author_added_a_kind(own, mine, pae):
 
 @pytest.mark.parametrize(
     "damage",
-    ["", "{}", "[]", "{", '{"distribution": "../x", "kinds": ["encoder"], "files": {}}', "null"],
+    [
+        *("", "{}", "[]", "{", "null"),
+        pytest.param("[" * 100_000, id="nested"),
+        *(
+            f'{{"distribution": "{name}", "kinds": ["encoder"], "files": {{}}}}'
+            for name in ("../x", "A.b", "Mine", "my_own", "1st", "class", "")
+        ),
+        '{"distribution": "mine", "kinds": ["encoder"], "files": {}, "pae_api": Infinity}',
+        '{"distribution": "mine", "kinds": ["encoders"], "files": {}}',
+    ],
 )
 def test_a_damaged_record_is_named(damage, mine, pae):
     (mine / RECORD).write_text(damage)
     before = contents(mine)
     assert ".pae-plugin.json" in pae("new-plugin", "--update", mine).fails(2).err
     assert contents(mine) == before
+
+
+def test_a_plugin_of_a_newer_version_is_not_taken_back(mine, pae):
+    record = json.loads((mine / RECORD).read_text())
+    (mine / RECORD).write_text(json.dumps({**record, "pae_api": PAE_API + 1}))
+    written_by_an_earlier_version(mine, CI)
+    before = contents(mine)
+    assert "update pae-framework" in pae("new-plugin", "--update", mine).fails(2).err
+    assert contents(mine) == before
+
+
+@pytest.mark.parametrize("linked", [CI, Path(CI).parent, Path(CI).parts[0]], ids=str)
+@pytest.mark.parametrize("there", [True, False], ids=["", "dangling"])
+def test_an_update_writes_through_no_link(linked, there, mine, pae, tmp_path):
+    """Such as one to files that several plugins share."""
+    written_by_an_earlier_version(mine, CI)
+    (mine / linked).rename(tmp_path / "shared")
+    if not there:
+        (tmp_path / "shared").rename(tmp_path / "away")
+    (mine / linked).symlink_to(tmp_path / "shared")
+    for _ in range(2):
+        shown = pae("new-plugin", "--update", mine).ok().out
+        assert f"kept {mine / CI}" in shown
+        assert "+name: test\n" in shown
+    assert (mine / linked).is_symlink()
+    assert (tmp_path / "shared").exists() == there
+    assert not there or (mine / CI).read_text() == "earlier\n"
 
 
 def test_a_folder_that_is_no_plugin_cannot_be_updated(pae, tmp_path):

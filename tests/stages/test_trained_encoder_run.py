@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -104,3 +105,18 @@ def test_later_stages_use_the_trained_encoder_and_files_hold_it(
     given = f"tokenizer.weights={tmp_path / 'exported.safetensors'}"
     imported = run(tiny_recipe, tmp_path / "imported", "evaluate", FROM_SCRATCH, given)
     assert distance(encoder_of(imported), trained) == 0
+
+
+def test_a_training_starts_from_given_weights(
+    finished: StageContext, tiny_recipe: Path, tmp_path: Path
+) -> None:
+    """Two steps of Adam with learning rate 1e-6 move no weight by more than about 2e-6."""
+    before = load_file(tmp_path / "run" / "tokenizer" / "tokenizer.safetensors")
+    file = tmp_path / "given.safetensors"
+    save_tensors(before, file)
+    changes = (FROM_SCRATCH, f"tokenizer.initial_weights={file}", "tokenizer.train.lr=1e-6")
+    directory = run(tiny_recipe, tmp_path / "second", "tokenizer", *changes)
+    after = load_file(directory.path / "tokenizer" / "tokenizer.safetensors")
+    assert 0 < distance(after, before) < 1e-5
+    source = json.loads((directory.path / "tokenizer" / "initial_weights.json").read_text())
+    assert source["file"] == "given.safetensors"

@@ -20,11 +20,11 @@ from pae_framework.tokenizer.losses.adversarial import AdversarialTerm, Discrimi
 from pae_framework.tokenizer.losses.objective import TokenizerObjective
 from pae_framework.tokenizer.losses.reconstruction import ReconstructionTerms
 from pae_framework.tokenizer.losses.terms import RegularizerTerm
-from pae_framework.tokenizer.model import Tokenizer
+from pae_framework.tokenizer.model import ComposedTokenizer
 from pae_framework.tokenizer.step_tokens import StepTokens
 from pae_framework.tokenizer.tokenizer_settings import ReconstructionSettings
 
-Build = Callable[..., Tokenizer]
+Build = Callable[..., ComposedTokenizer]
 ONLY_L1 = ReconstructionSettings.model_validate({"perceptual": {"weight": 0}})
 MODULATORS = [{"use": "dam", "depth": 1}, {"use": "none"}]
 
@@ -66,7 +66,7 @@ class Bright(Discriminator):
         return images.mean((1, 2, 3))[:, None]
 
 
-def of_encoder(tokenizer: Tokenizer) -> dict[str, Tensor]:
+def of_encoder(tokenizer: ComposedTokenizer) -> dict[str, Tensor]:
     return {name: x for name, x in tokenizer.state_dict().items() if name.startswith("encoder.")}
 
 

@@ -77,13 +77,19 @@ def interrupted(directory: Path, at: int, act: Act, **changes: object) -> None:
         run(directory, at, act, **changes)
 
 
+KEPT_FILES = ("weights*", "snapshots/*")
+
+
 def assert_equal(one: Path, other: Path) -> None:
     """Equal weights, averages, optimizer, last losses and log; nothing else is left."""
     assert read_metrics(one) == read_metrics(other)
     last = f"checkpoints/step-{STEPS:08d}"
     assert read_json(one / last / "state.json") == read_json(other / last / "state.json")
-    names = {path.relative_to(one) for path in one.glob("weights*")}
-    assert names == {path.relative_to(other) for path in other.glob("weights*")}
+    names, others = (
+        {path.relative_to(folder) for kept in KEPT_FILES for path in folder.glob(kept)}
+        for folder in (one, other)
+    )
+    assert names == others
     for name in (*names, *(path.relative_to(one) for path in one.glob(f"{last}/*.safetensors"))):
         assert same_tensors(load_file(one / name), load_file(other / name)), name
     for directory in (one, other):
@@ -237,13 +243,14 @@ def test_a_longer_training_goes_on_from_any_shorter_one(
     short: int, log_every: int, checkpoint_every: int, keep: list[int]
 ):
     changes = {"log_every": log_every, "checkpoint_every": checkpoint_every, "ema": 0.8}
-    changes["schedule"] = "constant"
+    changes |= {"schedule": "constant", "ema_snapshots": {"every": 3}}
     with TemporaryDirectory() as folder:
         whole, shorter, longer = (Path(folder, name) for name in ("whole", "shorter", "longer"))
         run(whole, keep_steps=keep, **changes)
         kept = [step for step in keep if step <= short]
         given = train_settings(short, keep_steps=kept, **changes)
         train(regression(), given, short, train_context(shorter))
-        copy_training(StageRecord(shorter), longer, short, keep)
+        wanted = train_settings(STEPS, keep_steps=keep, **changes)
+        copy_training(StageRecord(shorter), longer, short, wanted)
         run(longer, keep_steps=keep, **changes)
         assert_equal(whole, longer)

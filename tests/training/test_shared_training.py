@@ -91,9 +91,10 @@ def signalled(rank: int) -> TrainTask:
     return replace(halves(rank), batches=batches)
 
 
+AVERAGED = {"keep_steps": [5], "ema": 0.8, "ema_snapshots": {"every": 5}}
 TRAININGS = {
-    "whole": Training(halves, {"keep_steps": [5], "ema": 0.8}),
-    "sharded": Training(halves, {"keep_steps": [5], "ema": 0.8, "parallel": "fsdp"}),
+    "whole": Training(halves, AVERAGED),
+    "sharded": Training(halves, {**AVERAGED, "parallel": "fsdp"}),
     "spare weight": Training(partial(with_spare, [2.0]), {"weight_decay": 0.5}),
     "weight of one part": Training(partial(with_spare, [0.0, float("nan")]), {"parallel": "fsdp"}),
     "term, logged": Training(lambda rank: halves(rank, nan_at=6 if rank else None), {}),
@@ -153,12 +154,13 @@ def test_two_halves_of_the_batch_train_as_the_whole(
     outcomes: Outcomes, folder: Path, tmp_path: Path, name: str
 ) -> None:
     """Losses are means over images, so the mean over both halves is that of the batch of six."""
-    settings = train_settings(STEPS, keep_steps=[5], ema=0.8)
+    settings = train_settings(STEPS, **AVERAGED)
     train(regression(noise=0), settings, STEPS, train_context(tmp_path))
 
     together = folder / name / "rank0"
     files = [path.relative_to(tmp_path) for path in tmp_path.rglob("*.safetensors")]
-    assert len(files) == 2 + 2 * 3  # weights, and two checkpoints of model, average and optimizer
+    # Weights, snapshots at 5, 10 and 12, and two checkpoints of model, optimizer and averages.
+    assert len(files) == 2 + 3 * 2 + 2 * (2 + 3)
     for file in files:
         expected, found = load_file(tmp_path / file), load_file(together / file)
         assert found.keys() == expected.keys()

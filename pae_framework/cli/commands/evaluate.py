@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from enum import StrEnum
 from functools import partial
@@ -39,7 +39,8 @@ if TYPE_CHECKING:
     from pae_framework.registry import Registry
 
 _OF_A_RUN = ("only", "again")
-_OF_SAMPLES = ("samples", "reference", "metrics", "weights", "size", "batch_size", "cache")
+_OF_A_TOKENIZER = ("tokenizer", "data", "images", "run_dir")
+_OF_SAMPLES = ("samples", "reference", "metrics", "weights", "batch_size", "cache")
 
 
 class Convention(StrEnum):
@@ -89,6 +90,31 @@ def evaluate(
             "build`, or a set of images as for --samples",
         ),
     ] = None,
+    tokenizer: Annotated[
+        str | None,
+        typer.Option(
+            metavar="TOKENIZER",
+            help="a map as in a recipe, such as '{use: diffusers_vae, model: FOLDER}', the name of "
+            "a component, a run, or a recipe that trains no tokenizer",
+        ),
+    ] = None,
+    data: Annotated[
+        str | None,
+        typer.Option(
+            metavar="SET",
+            help="with --tokenizer: a folder of images, or RECIPE:train or RECIPE:test",
+        ),
+    ] = None,
+    images: Annotated[
+        int, typer.Option(min=2, help="with --tokenizer: the most images, chosen at random")
+    ] = 500,
+    run_dir: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="DIR",
+            help="with --tokenizer: directory of the run  [default: runs/evaluate-<name>]",
+        ),
+    ] = None,
     metrics: Annotated[
         Convention,
         typer.Option(
@@ -114,6 +140,9 @@ def evaluate(
     is missing for them does not matter. Once all are done, the results and the report of the run
     are updated; until then, the folder of the results is printed.
 
+    With --tokenizer and --data, a run without a generator measures reconstructions and the
+    diagnostics of the latents, and writes a report with the verdict.
+
     With --samples and --reference, FID and related metrics of anyone's images are computed.
     Features are cached under the contents of the images and the weights, so the same command
     resumes after an interruption, and a second reference costs nothing. What a reference lacks is
@@ -127,6 +156,8 @@ def evaluate(
         pae evaluate --samples png/ --reference photos/ --metrics fidelity
 
         pae evaluate --samples runs/a --reference quickstart:test --out card.json
+
+        pae evaluate --tokenizer '{use: diffusers_vae, model: vae/}' --data photos/
     """
     from pae_framework.cli.extraction import CARD, require_writable
 
@@ -135,7 +166,10 @@ def evaluate(
         require_writable(out, CARD)
     find_registry = partial(installed_registry, plugin or ())
     with _ranks(processes) as ranks:
-        if run is not None:
+        if tokenizer is not None:
+            assert data is not None
+            card = _of_tokenizer(tokenizer, data, images, size, run_dir, ranks, plugin or ())
+        elif run is not None:
             card = _of_run(run, tuple(only or ()), again, ranks, find_registry())
         else:
             from pae_framework.cli.extraction import extraction_of
@@ -152,17 +186,20 @@ def evaluate(
 
 
 def _require_one_kind(context: typer.Context, run: Path | None) -> None:
-    """Check that the options are those of a run, or those of samples.
+    """Check that the options are those of a run, of a tokenizer, or of samples.
 
     Raises:
-        UsageError: they are of both, or some are missing.
+        UsageError: they are of several, or some are missing.
     """
-    foreign = _OF_A_RUN if run is None else _OF_SAMPLES
     given = [
         f"--{name.replace('_', '-')}"
-        for name in (*_OF_A_RUN, *_OF_SAMPLES)
+        for name in (*_OF_A_RUN, *_OF_A_TOKENIZER, *_OF_SAMPLES, "size")
         if (source := context.get_parameter_source(name)) and source.name == "COMMANDLINE"
     ]
+    if any(name[2:].replace("-", "_") in _OF_A_TOKENIZER for name in given):
+        _require_tokenizer(given, run)
+        return
+    foreign = _OF_A_RUN if run is None else (*_OF_SAMPLES, "size")
     wrong = [name for name in given if name[2:].replace("-", "_") in foreign]
     if run is not None and wrong:
         raise UsageError(
@@ -174,6 +211,15 @@ def _require_one_kind(context: typer.Context, run: Path | None) -> None:
     lacking = [name for name in ("--samples", "--reference") if name not in given]
     if run is None and lacking:
         raise UsageError(f"name a run, or samples and a reference ({', '.join(lacking)} missing)")
+
+
+def _require_tokenizer(given: list[str], run: Path | None) -> None:
+    known = (*_OF_A_TOKENIZER, "size")
+    wrong = [name for name in given if name[2:].replace("-", "_") not in known]
+    if run is not None or wrong:
+        raise UsageError(f"{', '.join(wrong) or run}: not with --tokenizer")
+    if lacking := [name for name in ("--tokenizer", "--data") if name not in given]:
+        raise UsageError(f"{', '.join(lacking)} missing: name a tokenizer and images")
 
 
 @contextmanager
@@ -198,6 +244,34 @@ def _of_run(
     console = progress_console()
     options = EvaluateOptions(only, again, command_line())
     return evaluate_run(run, options, registry, ranks, console, warn)
+
+
+def _of_tokenizer(
+    tokenizer: str,
+    data: str,
+    images: int,
+    size: int | None,
+    run_dir: Path | None,
+    ranks: Ranks,
+    plugins: Sequence[Path],
+) -> dict[str, Any]:
+    from pae_framework.launch.start import RunOptions, run_recipe
+    from pae_framework.launch.tokenizer_evaluation import tokenizer_evaluation
+    from pae_framework.report.text import verdict_lines
+    from pae_framework.runs.cards import stage_card
+    from pae_framework.runs.directory import REPORT
+    from pae_framework.runs.run_verdict import read_verdict
+
+    registry = installed_registry()
+    found = tokenizer_evaluation(tokenizer, data, images, size, registry, plugins)
+    options = RunOptions(run_dir, found.store, command=command_line())
+    console = progress_console()
+    directory = run_recipe(found.loaded, options, console, warn, ranks)
+    if (verdict := read_verdict(directory)) is not None:
+        for line in verdict_lines(verdict):
+            console.print(line, markup=False, highlight=False)
+    console.print(f"report: {directory.path / REPORT}", markup=False, highlight=False)
+    return stage_card(directory, directory.plan["evaluate"])
 
 
 def _show(card: dict[str, Any], out: Path | None, protocol: bool, as_json: bool) -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from pae_framework.errors import Inconsistency
+from pae_framework.recipe.components import TeacherComponent
 from pae_framework.recipe.models import Recipe, TokenizerSection
 from pae_framework.recipe.nodes import KeyPath, dotted
 
@@ -21,6 +22,8 @@ def check_encoder_training(recipe: Recipe) -> Iterator[Inconsistency]:
         yield Inconsistency(("extractor",), message, "set extractor=small_cnn")
     if tokenizer is None:
         return
+    if tokenizer.teacher is not None:
+        yield from _check_teacher(tokenizer, tokenizer.teacher, recipe.data.image_size)
     if tokenizer.train_encoder:
         yield from _check_trained(tokenizer)
     elif tokenizer.encoder.config.trained_with_tokenizer:
@@ -30,7 +33,10 @@ def check_encoder_training(recipe: Recipe) -> Iterator[Inconsistency]:
 
 def _check_trained(tokenizer: TokenizerSection) -> Iterator[Inconsistency]:
     for label, term in tokenizer.active_regularizers.items():
-        if term.config.needs_target or term.config.needs_features:
+        taught = tokenizer.teacher is not None
+        refined = term.config.needs_target and tokenizer.target == "refined"
+        raw = term.config.needs_features or term.config.needs_target
+        if refined or (raw and not taught):
             path: KeyPath = ("tokenizer", "regularizers", label)
             yield Inconsistency(path, _FROZEN, f"set {dotted(path)}.weight=0, or {_COPY}")
     if tokenizer.refinement is not None:
@@ -47,3 +53,28 @@ def _check_trained(tokenizer: TokenizerSection) -> Iterator[Inconsistency]:
         message = f"{tokenizer.modulator.use!r} ignores the tokens of the encoder that is trained"
         hint = "set tokenizer.train_encoder=false or tokenizer.modulator.use=none"
         yield Inconsistency(path, message, hint)
+
+
+def _check_teacher(
+    tokenizer: TokenizerSection, teacher: TeacherComponent, size: int
+) -> Iterator[Inconsistency]:
+    """It is pretrained, has the encoder's token grid, and a regularizer uses it."""
+    path: KeyPath = ("tokenizer", "teacher")
+    if teacher.config.trainable or teacher.config.trained_with_tokenizer:
+        message = f"{teacher.use!r} has no pretrained weights, which a teacher needs"
+        yield Inconsistency(path, message, "set tokenizer.teacher.use=dinov2")
+        return
+    if teacher.train is not None:
+        message = f"{teacher.use!r} is not trained in the run"
+        yield Inconsistency((*path, "train"), message, "set tokenizer.teacher.train=null")
+    if not tokenizer.needs_features:
+        message = "no active regularizer uses the features of a teacher"
+        yield Inconsistency(path, message, "set tokenizer.teacher=null")
+    try:
+        grid, expected = (x.config.token_grid(size) for x in (teacher, tokenizer.encoder))
+    except ValueError as error:
+        yield Inconsistency(path, str(error))
+        return
+    if grid != expected:
+        message = f"has {grid} x {grid} tokens, but the encoder has {expected} x {expected}"
+        yield Inconsistency(path, message, f"choose a teacher with {expected} x {expected} tokens")

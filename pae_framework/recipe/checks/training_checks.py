@@ -17,6 +17,7 @@ _DISCRIMINATOR: KeyPath = ("tokenizer", "adversarial", "optimizer")
 def check_training(recipe: Recipe) -> Iterator[Inconsistency]:
     """Trainable encoders have a ``train`` map, and kept steps are within the training."""
     yield from _check_encoders(recipe)
+    yield from _check_initial_weights(recipe)
     yield from _check_keep_steps(recipe)
     yield from _check_warmups(recipe)
     yield from _check_decays(recipe)
@@ -46,6 +47,14 @@ def _check_encoders(recipe: Recipe) -> Iterator[Inconsistency]:
         else:
             message = f"{encoder.use!r} is not trained in the run"
             yield Inconsistency((*path, "train"), message, f"set {train}=null")
+
+
+def _check_initial_weights(recipe: Recipe) -> Iterator[Inconsistency]:
+    section = recipe.composed
+    if section is not None and section.weights is not None and section.initial_weights is not None:
+        message = "has no effect, because tokenizer.weights is loaded and not trained"
+        hint = "set tokenizer.weights=null or tokenizer.initial_weights=null"
+        yield Inconsistency(("tokenizer", "initial_weights"), message, hint)
 
 
 def _check_keep_steps(recipe: Recipe) -> Iterator[Inconsistency]:

@@ -28,9 +28,11 @@ from pae_framework.tokenizer.losses.adaptive_weight import gradient_norm
 from pae_framework.tokenizer.losses.adversarial import AdversarialTerm
 from pae_framework.tokenizer.losses.known_gradient import with_known_gradients
 from pae_framework.tokenizer.losses.reconstruction import ReconstructionTerms, total
+from pae_framework.tokenizer.losses.term_shares import measure_shares
 from pae_framework.tokenizer.losses.terms import LossTerm, NamedModules, RegularizerTerm
 from pae_framework.tokenizer.model import ComposedTokenizer
 from pae_framework.tokenizer.refinement import PriorRefiner
+from pae_framework.tokenizer.teacher import Teacher
 from pae_framework.tokenizer.tokenizer_settings import ADVERSARIAL, FACTOR
 from pae_framework.world import ONE_PROCESS, World
 
@@ -48,11 +50,14 @@ class TokenizerObjective(UsesFrozen):
         adversarial: its discriminator stays outside the module tree.
         target: what the regularizers align with; None if no regularizer needs a target.
         refiner: computes the refined targets; gets frozen.
+        teacher: computes the features of regularizers; gets frozen. None: the encoder's are used.
         noise: tau, strength of the noise on the decoder's input in training.
         world: the processes that share each batch; adaptive weights are those of the whole batch.
+        shares_every: steps between measurements of :func:`measure_shares`; None: no measurement.
     """
 
     refiner: PriorRefiner
+    teacher: Teacher
 
     def __init__(
         self,
@@ -63,8 +68,10 @@ class TokenizerObjective(UsesFrozen):
         *,
         target: Literal["refined", "raw"] | None = None,
         refiner: PriorRefiner | None = None,
+        teacher: Teacher | None = None,
         noise: float = 0.0,
         world: World = ONE_PROCESS,
+        shares_every: int | None = None,
     ):
         assert refiner is not None or target != "refined"
         super().__init__()
@@ -75,9 +82,12 @@ class TokenizerObjective(UsesFrozen):
         self._adversarial = adversarial
         self.target, self.noise = target, noise
         self.step = 0
-        self._world = world
+        self._world, self._shares_every = world, shares_every
         if refiner is not None:
             self.hold_frozen("refiner", refiner)
+        self._taught = teacher is not None
+        if teacher is not None:
+            self.hold_frozen("teacher", teacher)
 
     def begin_step(self, step: int) -> None:
         """Set the step of the terms' schedules; the first optimizer step is 0."""
@@ -119,7 +129,8 @@ class TokenizerObjective(UsesFrozen):
         """Every weighted term and their sum ``loss``, for images (B, 3, S, S) in [0, 1].
 
         The result also holds the adaptive factors, as ``adversarial_weight`` and
-        ``<label>_weight``. They are not part of the sum.
+        ``<label>_weight``, and in some steps the shares of :func:`measure_shares`. They are not
+        part of the sum.
 
         Args:
             images: a batch.
@@ -145,12 +156,13 @@ class TokenizerObjective(UsesFrozen):
             self._adversarial.share_tokens(self.step, images, features)
 
         compare = self.reconstruction.comparison()
+        aligned = self.teacher(images) if self._taught else features
         inputs = RegularizerInputs(
             images=images,
             reconstruction=reconstruction,
-            features=features,
+            features=aligned,
             posterior=posterior,
-            target=self._target(features),
+            target=self._target(features, aligned),
             decode=tokenizer.decode,
             distance=lambda a, b: total(compare(a, b), a),
             generator=generator,
@@ -178,14 +190,17 @@ class TokenizerObjective(UsesFrozen):
                 factors[f"{term.name}{FACTOR}"] = factor
                 value = factor * value
             terms[term.name] = term.weight * part * value
+        shares: LossTerms = {}
+        if terms and self._shares_every and (self.step + 1) % self._shares_every == 0:
+            shares = measure_shares(terms, posterior.latents, self._world, share)
         terms["loss"] = total(terms, images)
-        return terms | factors
+        return terms | factors | shares
 
-    def _target(self, features: Tensor) -> Tensor | None:
-        """Refined targets (B, C, h, w) or features (B, D, h, w) of features (B, N, D)."""
+    def _target(self, features: Tensor, aligned: Tensor) -> Tensor | None:
+        """Refined targets (B, C, h, w) of the encoder's features, or a map of the aligned ones."""
         if self.target is None:
             return None
-        return tokens_to_map(features) if self.target == "raw" else self.refiner.targets(features)
+        return tokens_to_map(aligned) if self.target == "raw" else self.refiner.targets(features)
 
 
 def _value(term: LossTerm, inputs: RegularizerInputs, share: float) -> Tensor:

@@ -1,0 +1,160 @@
+"""``python scripts/run_members.py RECIPE``: run a sweep member by member and keep each result.
+
+When a member ends, its metrics, its fingerprint, the environment, and PSNR after 80 % and 100 % of
+the tokenizer's steps go to ``docs/results/SWEEP/MEMBER.json``. Members whose file is there and
+whose recipe has not changed are skipped, so the work can stop at any time, and continue on another
+machine from what is committed. ``--table`` only prints the table of what is there.
+"""
+
+from __future__ import annotations
+
+import argparse
+import subprocess
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from pae_framework.errors import PaeError
+from pae_framework.execution.artifacts import trained_tokenizer
+from pae_framework.execution.context import StageContext
+from pae_framework.launch.run_sweep import member_directory
+from pae_framework.notebook import RunTokenizer
+from pae_framework.recipe.load import load_recipe
+from pae_framework.recipe.loaded import LoadedRecipe
+from pae_framework.recipe.sweep import Member, chosen_members, expand
+from pae_framework.report.beside_paper import paper_table
+from pae_framework.report.table import comparison_table, sweep_members
+from pae_framework.report.text import comparison_markdown, paper_markdown
+from pae_framework.runs.directory import RunDirectory
+from pae_framework.runs.opened import OpenedRun
+from pae_framework.runs.planned import planned_stages
+from pae_framework.runs.run_metrics import RESULTS, read_metrics_file
+from pae_framework.system.console import PlainConsole
+from pae_framework.system.files import read_json, write_json
+from pae_framework.system.printing import print_line
+from pae_framework.tensor_files import load_weights
+
+KEPT = Path(__file__).parents[1] / "docs" / "results"
+CONVERGED = 0.1
+"""Largest gain of PSNR in dB over the last fifth of the steps of a converged tokenizer."""
+IMAGES = 1000
+"""Test images that PSNR is measured on."""
+
+
+def main(arguments: Sequence[str]) -> int:
+    """Run what is missing; the exit code is that of the first member that fails."""
+    options = _parser().parse_intermixed_args(arguments)
+    loaded = load_recipe(options.recipe, options.overrides)
+    folder = options.kept / loaded.recipe.name
+    sweep = RunDirectory.at(Path("runs") / loaded.recipe.name)
+    if options.table:
+        print_line(table(loaded, folder))
+        return 0
+    for member in chosen_members(loaded, options.only):
+        path = folder / f"{member.name}.json"
+        if is_kept(path, member, sweep):
+            print_line(f"{member.name}: kept")
+            continue
+        command = ["run", options.recipe, *options.overrides, "--only", member.name]
+        code = subprocess.run([sys.executable, "-m", "pae_framework", *command]).returncode
+        if code:
+            return code
+        result = result_of(member, member_directory(sweep, member))
+        write_json(path, result)
+        print_line(f"{path}: {convergence(result['psnr'])}")
+    return 0
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(description=__doc__.partition("\n\n")[0] if __doc__ else "")
+    parser.add_argument("recipe", help="a recipe with a sweep")
+    parser.add_argument("overrides", nargs="*", help="key.path=value")
+    parser.add_argument("--only", help="members whose names match, such as 'all-*'")
+    parser.add_argument("--kept", type=Path, default=KEPT, help="folder of the kept results")
+    parser.add_argument("--table", action="store_true", help="only print the table of kept results")
+    return parser
+
+
+def is_kept(path: Path, member: Member, sweep: RunDirectory) -> bool:
+    """Whether the result of a member, as its recipe is now, is in a file."""
+    return path.exists() and read_json(path)["fingerprint"] == _fingerprint(member, sweep)
+
+
+def _fingerprint(member: Member, sweep: RunDirectory) -> str:
+    return planned_stages(member.loaded, sweep.store)["evaluate"].fingerprint
+
+
+def result_of(member: Member, run: RunDirectory) -> dict[str, Any]:
+    """What is kept of a finished member."""
+    stages = planned_stages(member.loaded, run.store)
+    opened = OpenedRun(member.loaded, run, stages)
+    context = StageContext.of_finished_run(opened, "report", PlainConsole(stderr=True))
+    return {
+        "member": member.name,
+        "variant": member.variant,
+        "seed": member.seed,
+        "fingerprint": stages["evaluate"].fingerprint,
+        "environment": run.environment,
+        "psnr": psnr_by_step(context),
+        "metrics": read_metrics_file(run.results(stages["evaluate"]).file(RESULTS)),
+    }
+
+
+@torch.no_grad()
+def psnr_by_step(context: StageContext) -> dict[str, float]:
+    """PSNR in dB at the kept steps of the tokenizer and at its last, on the first test images."""
+    train = context.recipe.tokenizer_section.train
+    tokenizer = trained_tokenizer(context)
+    shown = RunTokenizer(tokenizer, context.recipe.data.image_size)
+    source = context.test_source
+    count = min(IMAGES, len(source))
+    images = torch.stack([source[index].image for index in range(count)])
+    found = {str(train.steps): _psnr(shown, images)}
+    for step in train.keep_steps:
+        load_weights(tokenizer, context.file("tokenizer", f"weights-step{step:06d}.safetensors"))
+        found[str(step)] = _psnr(shown, images)
+    return dict(sorted(found.items(), key=lambda item: int(item[0])))
+
+
+def _psnr(tokenizer: RunTokenizer, images: torch.Tensor) -> float:
+    """Mean over uint8 images (M, 3, S, S) of their PSNR in dB."""
+    decoded = tokenizer.decode(tokenizer.encode(images))
+    error = (images.double() - decoded.double()).div(255).square().mean(dim=(1, 2, 3))
+    return float((-10 * error.clamp(min=1e-10).log10()).mean())
+
+
+def convergence(psnr: dict[str, float]) -> str:
+    """Whether a tokenizer had converged, in words."""
+    *earlier, last = psnr
+    if not earlier:
+        return "no weights of an earlier step to compare with"
+    gain = psnr[last] - psnr[earlier[-1]]
+    word = "converged" if gain < CONVERGED else "not converged"
+    return f"{word}: PSNR {gain:+.2f} dB from step {earlier[-1]} to {last}"
+
+
+def table(loaded: LoadedRecipe, folder: Path) -> str:
+    """The kept results as Markdown, with published values and the members that have not run."""
+    paths = {member.name: folder / f"{member.name}.json" for member in expand(loaded)}
+    missing = [name for name, path in paths.items() if not path.exists()]
+    kept = [read_json(path) for path in paths.values() if path.exists()]
+    members = sweep_members(kept)
+    parts = [comparison_markdown(*comparison_table(members))] if members else []
+    parts += [f"{entry['member']}: {convergence(entry['psnr'])}" for entry in kept]
+    sweep = loaded.recipe.sweep
+    if sweep and sweep.paper:
+        source, values = sweep.paper.source, sweep.paper.values
+        parts.append(paper_markdown(paper_table(source, values, list(sweep.variants), members)))
+    if missing:
+        parts.append(f"Not run: {', '.join(missing)}.")
+    return "\n\n".join(parts)
+
+
+if __name__ == "__main__":
+    try:
+        sys.exit(main(sys.argv[1:]))
+    except PaeError as error:
+        sys.exit(f"error: {error}")

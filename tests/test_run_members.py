@@ -1,0 +1,137 @@
+"""scripts/run_members.py: members run one by one, and what is kept of them is not run again."""
+
+from __future__ import annotations
+
+import importlib.util
+import json
+from pathlib import Path
+from types import ModuleType, SimpleNamespace
+from typing import Any
+
+import pytest
+import torch
+
+from pae_framework.recipe.load import load_recipe
+
+SCRIPT = Path(__file__).parents[1] / "scripts" / "run_members.py"
+RECIPE = """\
+pae: 1
+extends: quickstart
+name: mine
+sweep:
+  seeds: [0, 1]
+  variants: {none: {tokenizer.regularizers: null}, all: {}}
+  paper: {source: a table, values: {none: {GSQ: 0.19}, all: {GSQ: 0.5}}}
+"""
+NAMES = ["none-seed0", "none-seed1", "all-seed0", "all-seed1"]
+
+
+@pytest.fixture(scope="module")
+def script() -> ModuleType:
+    spec = importlib.util.spec_from_file_location("run_members", SCRIPT)
+    assert spec
+    assert spec.loader
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+class Runs:
+    """Stands for `pae run`: records the members that ran; those in ``failing`` fail."""
+
+    def __init__(self) -> None:
+        self.names: list[str] = []
+        self.failing: set[str] = set()
+
+    def __call__(self, command: list[str]) -> Any:
+        assert command[2:4] == ["pae_framework", "run"]
+        name = command[command.index("--only") + 1]
+        self.names.append(name)
+        return SimpleNamespace(returncode=4 if name in self.failing else 0)
+
+
+@pytest.fixture
+def runs(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Runs:
+    monkeypatch.chdir(tmp_path)
+    Path("mine.yaml").write_text(RECIPE)
+    found = Runs()
+    monkeypatch.setattr(script.subprocess, "run", found)
+
+    def result_of(member: Any, run: Any) -> dict[str, Any]:
+        gsq = {"name": "manifold/gsq", "label": "GSQ", "value": 0.5 + member.seed / 10}
+        gsq |= {"higher_is_better": True, "protocol": {"count": 10}, "at": {}}
+        return {
+            "member": member.name,
+            "variant": member.variant,
+            "seed": member.seed,
+            "fingerprint": script._fingerprint(member, script.RunDirectory.at(Path("runs/mine"))),
+            "psnr": {"80": 20.0, "100": 20.05},
+            "metrics": [gsq],
+        }
+
+    monkeypatch.setattr(script, "result_of", result_of)
+    return found
+
+
+def kept() -> list[str]:
+    return sorted(path.stem for path in Path("kept/mine").glob("*.json"))
+
+
+def test_each_member_runs_once_and_its_result_is_kept(script: ModuleType, runs: Runs) -> None:
+    for _ in range(2):
+        assert script.main(["mine.yaml", "--kept", "kept"]) == 0
+        assert runs.names == NAMES
+    assert kept() == sorted(NAMES)
+    assert json.loads(Path("kept/mine/all-seed1.json").read_text())["seed"] == 1
+
+
+def test_after_a_failure_it_continues_with_the_member_that_failed(
+    script: ModuleType, runs: Runs
+) -> None:
+    runs.failing = {"all-seed0"}
+    assert script.main(["mine.yaml", "--kept", "kept"]) == 4
+    assert kept() == ["none-seed0", "none-seed1"]
+    runs.failing.clear()
+    runs.names.clear()
+    assert script.main(["mine.yaml", "--kept", "kept"]) == 0
+    assert runs.names == ["all-seed0", "all-seed1"]
+
+
+def test_only_members_that_a_change_concerns_run_again(script: ModuleType, runs: Runs) -> None:
+    script.main(["mine.yaml", "--kept", "kept"])
+    runs.names.clear()
+    changed = "tokenizer.regularizers.scr.weight=0.5"  # `none` has no such term
+    script.main(["mine.yaml", "--kept", "kept", "--only", "*-seed0", changed])
+    assert runs.names == ["all-seed0"]
+
+
+def test_the_table_names_what_has_not_run(script: ModuleType, runs: Runs) -> None:
+    script.main(["mine.yaml", "--kept", "kept", "--only", "all-*"])
+    text = script.table(load_recipe("mine.yaml"), Path("kept/mine"))
+    assert "| all | 0, 1 | 0.550 ± 0.050 |" in text
+    assert "| none | 0.19 | not run |" in text
+    assert "| all | 0.50 | 0.550 ± 0.050 |" in text
+    assert text.endswith("Not run: none-seed0, none-seed1.")
+
+
+@pytest.mark.parametrize(
+    ("psnr", "words"),
+    [
+        ({"80": 20.0, "100": 20.05}, "converged: PSNR +0.05 dB from step 80 to 100"),
+        ({"80": 20.0, "100": 19.5}, "converged: PSNR -0.50 dB from step 80 to 100"),
+        ({"50": 18.0, "80": 20.0, "100": 20.2}, "not converged: PSNR +0.20 dB from step 80 to 100"),
+        ({"100": 20.0}, "no weights of an earlier step to compare with"),
+    ],
+)
+def test_converged_means_less_than_a_tenth_of_a_decibel(
+    script: ModuleType, psnr: dict[str, float], words: str
+) -> None:
+    assert script.convergence(psnr) == words
+
+
+def test_psnr_is_the_mean_over_images(script: ModuleType) -> None:
+    """Errors of 255 and 25.5 gray levels are 0 dB and 20 dB."""
+    images = torch.zeros(2, 3, 4, 4, dtype=torch.uint8)
+    decoded = torch.stack([torch.full((3, 4, 4), 255.0), torch.full((3, 4, 4), 25.5)])
+    tokenizer = SimpleNamespace(encode=lambda images: images, decode=lambda latents: decoded)
+    assert script._psnr(tokenizer, images) == pytest.approx(10)
