@@ -56,36 +56,21 @@ WITHOUT_INCEPTION = ("evaluate.adm=null", "evaluate.reconstruction.weights=null"
 
 
 def marks(name: str) -> tuple[pytest.MarkDecorator, ...]:
-<<<<<<< HEAD
-    """Recipes that are others with more epochs, images or variants are slow tests."""
+    """Recipes that are much like others, with more epochs, images or variants, are slow tests."""
     like_others = name.startswith("paper/") or name.endswith(("_800ep", "shapes_ablation"))
-    return (pytest.mark.slow,) if like_others else ()
+    return (pytest.mark.slow,) if like_others or name == "dit_dh_s" else ()
 
 
 def overrides_of(name: str) -> tuple[str, ...]:
     """Without Inception, if it is a recipe for ImageNet."""
-    return WITHOUT_INCEPTION if "_full" in name or name.startswith("paper/") else ()
-=======
-    """Recipes whose smoke run is much like that of another, such as `_800ep`, are slow tests."""
-    return (pytest.mark.slow,) if name.endswith("_800ep") or name == "dit_dh_s" else ()
->>>>>>> s5-rae
+    of_imagenet = "_full" in name or name.startswith("paper/") or name == "rae_dinov2"
+    return WITHOUT_INCEPTION if of_imagenet else ()
 
 
 @pytest.mark.parametrize(
     ("name", "overrides"),
     [
-<<<<<<< HEAD
         *(pytest.param(name, overrides_of(name), marks=marks(name)) for name in NAMES),
-=======
-        *(
-            pytest.param(
-                name,
-                WITHOUT_INCEPTION if "_full" in name or name == "rae_dinov2" else (),
-                marks=marks(name),
-            )
-            for name in NAMES
-        ),
->>>>>>> s5-rae
         pytest.param("dinov2_full", (), marks=pytest.mark.slow, id="dinov2_full with Inception"),
     ],
 )
