@@ -152,9 +152,9 @@ def _assigned_texts(scope: ast.AST) -> _Texts:
         if isinstance(node, ast.Assign):
             target, value = node.targets[0], node.value
             pairs: list[tuple[ast.expr, ast.expr]] = [(target, value)]
-            both = isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple)
-            if both and len(target.elts) == len(value.elts):  # else there is a starred expression
-                pairs = list(zip(target.elts, value.elts, strict=True))
+            if isinstance(target, ast.Tuple) and isinstance(value, ast.Tuple):
+                # Not strict: there may be a starred expression.
+                pairs = list(zip(target.elts, value.elts, strict=False))
             for name, text in pairs:
                 if isinstance(name, ast.Name) and isinstance(text, _WRITTEN) and _words(text):
                     texts.setdefault(name.id, []).append(text)

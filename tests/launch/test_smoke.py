@@ -56,15 +56,15 @@ WITHOUT_INCEPTION = ("evaluate.adm=null", "evaluate.reconstruction.weights=null"
 
 
 def marks(name: str) -> tuple[pytest.MarkDecorator, ...]:
-    """Recipes that are much like others, with more epochs, images or variants, are slow tests."""
+    """Recipes that are others with more epochs, images or variants are slow tests."""
     like_others = name.startswith("paper/") or name.endswith(("_800ep", "shapes_ablation"))
     return (pytest.mark.slow,) if like_others or name == "dit_dh_s" else ()
 
 
 def overrides_of(name: str) -> tuple[str, ...]:
     """Without Inception, if it is a recipe for ImageNet."""
-    of_imagenet = "_full" in name or name.startswith("paper/") or name == "rae_dinov2"
-    return WITHOUT_INCEPTION if of_imagenet else ()
+    with_inception = "_full" in name or name.startswith("paper/") or name == "rae_dinov2"
+    return WITHOUT_INCEPTION if with_inception else ()
 
 
 @pytest.mark.parametrize(
