@@ -57,6 +57,11 @@ class LatentStatistics:
         save_tensors(tensors, directory / SAFE_NAME, metadata)
         save_torch_file(tensors, directory / TORCH_NAME)
 
+    @property
+    def change_nothing(self) -> bool:
+        """Whether normalized latents are the latents, which then do not show their tokenizer."""
+        return not self.mean.any() and bool((self.std == 1).all())
+
     @classmethod
     def none(cls, channels: int) -> LatentStatistics:
         """Mean 0 and deviation 1, which change nothing."""

@@ -103,7 +103,7 @@ def per_image(forward: Forward, recipe: Recipe, last: int | None = None) -> dict
         "encoder": TRAINED * forward.encoder,
         "refine": ONCE * forward.encoder + TRAINED * forward.refine,
         "tokenizer": 0 if recipe.composed is None else _tokenizer_step(forward, recipe),
-        "latents": (2 if recipe.data.flip else 1) * encoded,
+        "latents": (2 if recipe.data.flip else 1) * encoded if recipe.latents.written else 0,
         "generator": TRAINED * forward.generator + (0 if recipe.latents.stored else encoded),
     }
     if recipe.sample is not None:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 
-from pae_framework.errors import UsageError
+from pae_framework.errors import DataError, UsageError
 from pae_framework.launch.launcher import choose_launcher
 from pae_framework.recipe.emit import inline
 from pae_framework.recipe.load import load_recipe
@@ -22,6 +22,8 @@ from pae_framework.system.files import file_problem
 
 FOLDER = "imported"
 """Folder in the run with copies of the imported files."""
+RELEASED = ("checkpoints/ep-last.pt", "*/checkpoints/ep-last.pt", "AE-models/*.pt")
+"""Where PAE's configurations and its collection of models keep tokenizers, in a folder."""
 ANY_DEVICE = "runtime.device=auto"
 """Loading weights needs no GPU, even if the recipe's training does."""
 
@@ -44,7 +46,7 @@ def import_tokenizer(
 
     Args:
         file: the released file, or the ``tokenizer.safetensors`` of a run; the index of several
-            files, or a folder with one set of weights.
+            files, a folder with one set of weights, or a download of the released files.
         recipe: the recipe it was trained with: a file, or the name of a shipped recipe.
         overrides: ``key.path=value``, applied to that recipe.
         run_dir: the run's directory; None: ``runs/<recipe name>-imported``.
@@ -64,6 +66,7 @@ def import_tokenizer(
     """
     if problem := file_problem(file, folder=True):
         raise UsageError(problem)
+    file = released_file(file)
     overrides = [ANY_DEVICE, *overrides]
     loaded = load_recipe(recipe, overrides, registry, plugins)
     if loaded.recipe.sweep is not None:
@@ -88,6 +91,37 @@ def import_tokenizer(
     directory = RunDirectory.at(path, stages_dir_of(path))
     choose_launcher(console).run(loaded, directory, command, until="tokenizer")
     return path
+
+
+def released_file(path: Path) -> Path:
+    """The tokenizer in a folder of released files (:data:`RELEASED`); any other path as it is.
+
+    Raises:
+        UsageError: the folder holds several.
+    """
+    found = sorted({file for name in RELEASED for file in path.glob(name) if file.is_file()})
+    if len(found) > 1:
+        names = ", ".join(str(file.relative_to(path)) for file in found)
+        raise UsageError(f"{path} holds several released tokenizers ({names}); name one of them")
+    return found[0] if found else path
+
+
+def describe_imported(run: Path, registry: Registry, console: PlainConsole) -> str:
+    """Mean, deviation and root mean square of a few latents of an imported tokenizer, in a line.
+
+    Without images on this machine, why they are not known.
+    """
+    opened = open_run(run, registry)
+    if (missing := opened.loaded.recipe.data.test.config.missing()) is not None:
+        return f"latents were not measured: data.test: {missing}"
+    from pae_framework.execution.context import StageContext, configure_torch
+    from pae_framework.interop.imported_latents import describe_latents
+
+    configure_torch(opened.loaded.recipe.runtime)
+    try:
+        return describe_latents(StageContext.of_finished_run(opened, "tokenizer", console))
+    except DataError as error:
+        return f"latents were not measured: {error}"
 
 
 def _claim(path: Path, name: str) -> None:

@@ -16,7 +16,12 @@ from pae_framework.build import build_generator
 from pae_framework.config import LatentShape
 from pae_framework.contracts import Generator, Tokenizer
 from pae_framework.data.pixels import to_uint8
-from pae_framework.data.statistics import SAFE_NAME, LatentStatistics, load_statistics
+from pae_framework.data.statistics import (
+    SAFE_NAME,
+    LatentStatistics,
+    load_statistics,
+    recorded_tokenizer,
+)
 from pae_framework.errors import UsageError
 from pae_framework.execution.artifacts import freeze, trained_generator, trained_tokenizer
 from pae_framework.execution.context import StageContext, initial_weights
@@ -252,7 +257,8 @@ def _require_same_latents(context: StageContext, other: OpenedRun, latent: Laten
     )
     if (mismatch := latent_mismatch(other.directory.path, theirs_shape, latent)) is not None:
         raise UsageError(f"sample.guidance.autoguidance: {mismatch}")
-    ours, theirs = load_statistics(context.file("latents", SAFE_NAME)), load_statistics(file)
+    own = context.file("latents", SAFE_NAME)
+    ours, theirs = load_statistics(own), load_statistics(file)
     means = (ours.mean - theirs.mean).abs() / ours.std
     deviations = (theirs.std / ours.std - 1).abs()
     if max(means.max().item(), deviations.max().item()) > TOLERANCE:
@@ -261,3 +267,13 @@ def _require_same_latents(context: StageContext, other: OpenedRun, latent: Laten
             "than this run's: they come from another tokenizer or other images; name a run that "
             "shares this run's `latents` stage"
         )
+    if ours.change_nothing and recorded_tokenizer(_stage(own)) != recorded_tokenizer(_stage(file)):
+        raise UsageError(
+            f"autoguidance: the latents of {other.directory.path} come from another tokenizer than "
+            "this run's; name a run that shares this run's `tokenizer` stage"
+        )
+
+
+def _stage(statistics: Path) -> Path:
+    """The folder of the stage that wrote :data:`SAFE_NAME`."""
+    return statistics.parents[len(Path(SAFE_NAME).parts) - 1]

@@ -36,7 +36,7 @@ GUIDED = Guidance(scale=4.0, channels="first_three", interval=(0.3, 1.0))
 
 
 @pytest.fixture
-def pae(pae: Pae, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pae:
+def pae(pae: Pae, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_plots: None) -> Pae:
     """Run one command in a folder with a recipe and files trained elsewhere; no images."""
     helpers.install(tmp_path / "site", monkeypatch)
     Path("small.yaml").write_text(official.RECIPE, encoding="utf-8")

@@ -17,6 +17,7 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
+from pae_framework.interop.imported_latents import LatentMoments
 from pae_framework.system.files import read_json
 from pae_framework.testing.pytest import Pae, Result
 
@@ -39,7 +40,7 @@ GENERATED_DATA = [
 
 
 @pytest.fixture
-def pae(pae: Pae, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Pae:
+def pae(pae: Pae, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, empty_plots: None) -> Pae:
     """Run one command in a folder with a recipe and two released files; its data are missing."""
     helpers.install(tmp_path / "site", monkeypatch)
     Path("small.yaml").write_text(helpers.RECIPE, encoding="utf-8")
@@ -130,6 +131,59 @@ def test_later_stages_use_the_imported_tokenizer(pae: Pae) -> None:
     assert Path("run/tokenizer").resolve() == before
     assert Path("run/report.html").is_file()
     assert read_json(Path("run/evaluate/results.json"))
+
+
+@pytest.mark.parametrize(
+    ("folder", "file"),
+    [
+        ("PAE_DINOv2L_d32", "checkpoints/ep-last.pt"),
+        ("outputs", "PAE_DINOv2L_d32/checkpoints/ep-last.pt"),
+        ("PAE-collections", "AE-models/dinov2-large.pt"),
+    ],
+)
+def test_the_folder_of_a_released_tokenizer_is_read(pae: Pae, folder: str, file: str) -> None:
+    path = Path(folder, file)
+    path.parent.mkdir(parents=True)
+    Path("ep-last.pt").rename(path)
+    imported(pae, folder).ok()
+    assert read_json(Path("run/tokenizer/weights.json"))["imported_from"] == path.name
+
+
+def test_of_several_released_tokenizers_one_must_be_named(pae: Pae) -> None:
+    for name in ("dinov2-large.pt", "mae-large.pt"):
+        path = Path("PAE-collections/AE-models", name)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(Path("ep-last.pt").read_bytes())
+    error = imported(pae, "PAE-collections").fails(2).err
+    for fact in ("AE-models/dinov2-large.pt", "AE-models/mae-large.pt"):
+        assert fact in error
+    assert not Path("run").exists()
+    imported(pae, "PAE-collections/AE-models/mae-large.pt").ok()
+
+
+def test_moments_of_latents_are_printed_if_there_are_images(pae: Pae) -> None:
+    """Tokens of the sphere bottleneck have norm sqrt(C), so the root mean square is 1."""
+    out = " ".join(imported(pae, "ep-last.pt", *GENERATED_DATA).ok().out.split())
+    assert "6 test images" in out
+    mean, deviation, rms = map(
+        float, re.findall(r"(?:mean|deviation|root mean square) (-?[\d.]+)\b", out)[:3]
+    )
+    assert rms == 1
+    assert mean**2 + deviation**2 == pytest.approx(1, abs=0.003)
+
+
+def test_without_images_the_import_says_that_latents_were_not_measured(pae: Pae) -> None:
+    out = " ".join(imported(pae).ok().out.split())
+    assert "not measured" in out
+    assert "nowhere" in out  # their folder
+
+
+def test_moments_by_hand() -> None:
+    """0, 2, 4, 6: mean 3, variance (9 + 1 + 1 + 9) / 4 = 5, mean square 56 / 4 = 14."""
+    found = LatentMoments.of(torch.tensor([0.0, 2, 4, 6]).view(2, 1, 1, 2))
+    assert found.images == 2
+    moments = (found.mean, found.deviation, found.rms)
+    assert moments == pytest.approx((3, 5**0.5, 14**0.5))
 
 
 def test_status_shows_imported_and_pending_stages(pae: Pae) -> None:

@@ -26,6 +26,7 @@ from collections.abc import Iterator, Mapping
 from pathlib import Path
 
 import torch
+from forked import run_forked
 from safetensors.torch import load_file
 from torch import Tensor
 
@@ -82,7 +83,11 @@ def write_recipe(folder: Path) -> Path:
 
 def run_in(processes: int, run: Path, *words: str) -> Result:
     """``pae run`` the recipe beside the run's directory; one process of its own per rank."""
-    return run_process(*_command(processes, run, *words), cwd=run.parent, timeout=500).ok()
+    command = _command(processes, run, *words)
+    if processes == 1:
+        words = tuple(map(str, command[2:]))
+        return Result(*run_forked(*words, cwd=run.parent, timeout=500)).ok()
+    return run_process(*command, cwd=run.parent, timeout=500).ok()
 
 
 def stop_in(processes: int, run: Path, stage: str, step: int, *words: str) -> int:

@@ -1,5 +1,6 @@
 """The network that guides: another run's, over the same latents, or a clear refusal."""
 
+from contextlib import nullcontext
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +10,7 @@ from torch import nn
 from pae_framework.config import GeneratorConfig, LatentShape
 from pae_framework.contracts import Generator
 from pae_framework.data.latent_dataset import shard_name, write_shard
-from pae_framework.data.statistics import compute_statistics
+from pae_framework.data.statistics import LatentStatistics, compute_statistics
 from pae_framework.errors import CheckpointError, UsageError
 from pae_framework.flow.flow_settings import Guidance, SampleSettings
 from pae_framework.plugins import load_registry
@@ -41,11 +42,8 @@ def write_latents(folder, latent=LATENT, offset=0.0, seed=0):
 
 def recipe_for(latent):
     """The parts of a recipe that say which latents its tokenizer makes."""
-    encoder = SimpleNamespace(token_grid=lambda image_size: latent.side, token_width=lambda: 8)
-    bottleneck = SimpleNamespace(latent_channels=lambda width: latent.channels)
-    parts = {"encoder": encoder, "bottleneck": bottleneck}
-    tokenizer = {name: SimpleNamespace(config=config) for name, config in parts.items()}
-    return {"tokenizer": SimpleNamespace(**tokenizer), "data": SimpleNamespace(image_size=8)}
+    tokenizer = SimpleNamespace(latent_shape=lambda image_size: latent)
+    return {"tokenizer": tokenizer, "data": SimpleNamespace(image_size=8)}
 
 
 class OtherRun:
@@ -104,6 +102,17 @@ def test_latents_of_the_same_shape_from_another_tokenizer_are_refused(weak, tmp_
         weak(OtherRun(tmp_path / "other", offset=0.5))
     for fact in ("autoguidance", str(tmp_path / "other"), "means", "`latents`"):
         assert fact in str(refused.value)
+
+
+@pytest.mark.parametrize(("theirs", "refused"), [("4af1", False), ("9b07", True)])
+def test_latents_that_are_not_normalized_must_be_of_the_same_tokenizer(
+    weak, tmp_path, theirs, refused
+):
+    other = OtherRun(tmp_path / "other")
+    for folder, tokenizer in (("ours", "4af1"), ("other/latents", theirs)):
+        LatentStatistics.none(LATENT.channels).save(tmp_path / folder, tokenizer)
+    with pytest.raises(UsageError, match="tokenizer") if refused else nullcontext():
+        weak(other)
 
 
 def test_another_number_of_classes_is_refused(weak, tmp_path):

@@ -39,20 +39,24 @@ def import_pae(
     Only tensors and plain values are unpickled. The whole file is checked before anything is
     written. The error lists weights that are missing, unexpected or of another shape. The recipe's
     encoder loads its own weights if the file does not contain them. The run keeps a copy of the
-    file. No images are needed.
+    file. No images are needed; if the test images are here, the mean, deviation and root mean
+    square of a few latents are printed. FILE may be the folder of a released tokenizer, or of all.
 
     Examples:
         pae import pae checkpoints/ep-last.pt --recipe dinov2_full
 
+        pae import pae PAE-collections/AE-models/dinov2-large.pt --recipe dinov2_full
+
         pae reconstruct runs/dinov2_full-imported photo.jpg
     """
-    from pae_framework.launch.import_run import import_tokenizer
+    from pae_framework.launch.import_run import describe_imported, import_tokenizer
 
     tell_loading()
     console, registry = progress_console(), installed_registry(plugin or ())
     path = import_tokenizer(
         file, recipe, overrides or (), run_dir, registry, command_line(), console, plugin or ()
     )
+    print_line(describe_imported(path, registry, console))
     print_line(f"imported into {path}; reconstruct images, or run the remaining stages:")
     print_line(f"  pae reconstruct {path} IMAGE...")
     print_line(f"  pae run {path / 'resolved.yaml'} --run-dir {path}")
