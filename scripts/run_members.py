@@ -35,11 +35,12 @@ from pae_framework.runs.run_metrics import RESULTS, read_metrics_file
 from pae_framework.system.console import PlainConsole
 from pae_framework.system.files import read_json, write_json
 from pae_framework.system.printing import print_line
-from pae_framework.tensor_files import load_weights
+from pae_framework.tensor_files import load_state, load_tensors
 
 KEPT = Path(__file__).parents[1] / "docs" / "results"
 CONVERGED = 0.1
 """Largest gain of PSNR in dB over the last fifth of the steps of a converged tokenizer."""
+PREFIX = "tokenizer."
 IMAGES = 1000
 """Test images that PSNR is measured on."""
 
@@ -114,9 +115,16 @@ def psnr_by_step(context: StageContext) -> dict[str, float]:
     images = torch.stack([source[index].image for index in range(count)])
     found = {str(train.steps): _psnr(shown, images)}
     for step in train.keep_steps:
-        load_weights(tokenizer, context.file("tokenizer", f"weights-step{step:06d}.safetensors"))
+        load_kept(tokenizer, context.file("tokenizer", f"weights-step{step:06d}.safetensors"))
         found[str(step)] = _psnr(shown, images)
     return dict(sorted(found.items(), key=lambda item: int(item[0])))
+
+
+def load_kept(tokenizer: torch.nn.Module, path: Path) -> None:
+    """Load weights that the tokenizer's training kept: those of the tokenizer in its objective."""
+    whole = load_tensors(path)
+    own = {name.removeprefix(PREFIX): x for name, x in whole.items() if name.startswith(PREFIX)}
+    load_state(tokenizer, own, str(path))
 
 
 def _psnr(tokenizer: RunTokenizer, images: torch.Tensor) -> float:

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from pae_framework.recipe.load import load_recipe
+from pae_framework.tensor_files import save_tensors
 
 SCRIPT = Path(__file__).parents[1] / "scripts" / "run_members.py"
 RECIPE = """\
@@ -135,3 +136,13 @@ def test_psnr_is_the_mean_over_images(script: ModuleType) -> None:
     decoded = torch.stack([torch.full((3, 4, 4), 255.0), torch.full((3, 4, 4), 25.5)])
     tokenizer = SimpleNamespace(encode=lambda images: images, decode=lambda latents: decoded)
     assert script._psnr(tokenizer, images) == pytest.approx(10)
+
+
+def test_kept_weights_are_those_of_the_tokenizer_in_its_objective(
+    script: ModuleType, tmp_path: Path
+) -> None:
+    tokenizer, path = torch.nn.Linear(1, 1), tmp_path / "weights.safetensors"
+    weights = {"tokenizer.weight": torch.tensor([[2.0]]), "tokenizer.bias": torch.tensor([3.0])}
+    save_tensors({**weights, "regularizers.scr.projection": torch.ones(1)}, path)
+    script.load_kept(tokenizer, path)
+    assert tokenizer(torch.tensor([[5.0]])).item() == 2 * 5 + 3

@@ -130,10 +130,14 @@ def tokenizer_identity(context: StageContext) -> str:
 def require_own_tokenizer(context: StageContext, folder: Path, hint: str) -> None:
     """Check that the statistics in ``folder`` belong to this run's tokenizer, if they name one.
 
+    Latents of a tokenizer that does not encode come from elsewhere, and nothing is checked.
+
     Raises:
         CheckpointError: they name another tokenizer.
         DataError: the file is damaged.
     """
+    if not context.recipe.tokenizer.encodes:
+        return
     measured, ours = recorded_tokenizer(folder), tokenizer_identity(context)
     if measured is not None and measured != ours:
         raise CheckpointError(

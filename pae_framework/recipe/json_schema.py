@@ -115,10 +115,12 @@ def _of_component(
         if (parameters := _parameters(spec, registry, models)) is None:
             continue
         use = registry.use_name(spec)
+        earlier = models.get(_definition(spec, registry), {}).get("properties", {})
         definitions[_definition(spec, registry)] = {
             "type": "object",
             "description": spec.summary,
-            "properties": {**engine, "use": _use(spec, registry), **parameters},
+            # Classes of one kind, such as encoder and extractor, share the definition.
+            "properties": {**earlier, **engine, "use": _use(spec, registry), **parameters},
             "additionalProperties": False,
         }
         cases.append(

@@ -230,9 +230,10 @@ def grade(prop: Property, values: Values) -> Diagnosis:
             prop.label, prop.title, value, higher, grade, reason, references, published
         )
 
-    needed = [prop.worst, pixels, *((prop.best,) if prop.best else ())]
-    if any(key not in values for key, _ in needed):
+    if prop.worst[0] not in values or pixels[0] not in values:
         return diagnosis("unclear", "there are no reference rows")
+    if prop.best and prop.best[0] not in values:
+        return diagnosis(*_without_best(prop, values))
     worst, best = values[prop.worst[0]], values[prop.best[0]] if prop.best else 0.0
     best_label = prop.best[1] if prop.best else _STILL
     if doubt := _doubt(prop, values, best - worst if higher else worst - best, best_label):
@@ -251,6 +252,24 @@ def grade(prop: Property, values: Values) -> Diagnosis:
     if higher and (half_way, against) == ("good", "unclear"):
         return diagnosis("unclear", f"{nearer}, but {beside} {_PIXELS}")
     return diagnosis(half_way, f"{nearer}; {beside} {_PIXELS}")
+
+
+def _without_best(prop: Property, values: Values) -> tuple[Grade, str]:
+    """Grade and reason where nothing shows what can be reached, as in a tokenizer without encoder.
+
+    Good if it is better than pixels, and poor if it is no better than random latents.
+    """
+    value, error = values[prop.key], values.error(prop.key)
+    if not math.isfinite(error):
+        return "unclear", "too few images to estimate its error"
+    random = _beyond(value - values[prop.worst[0]], error)
+    pixels = _beyond(value - values[f"{prop.key}_pixels"], error)
+    words = {"good": "better than", "poor": "worse than", "unclear": "no better than"}
+    if random != "good":
+        return "poor", f"{words[random]} {prop.worst[1]}"
+    if pixels != "good":
+        return "unclear", f"better than {prop.worst[1]}, but {words[pixels]} {_PIXELS}"
+    return "good", f"better than {_PIXELS}"
 
 
 def _doubt(prop: Property, values: Values, gap: float, best_label: str) -> str:

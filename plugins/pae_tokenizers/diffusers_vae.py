@@ -38,7 +38,8 @@ class DiffusersVAE(Tokenizer):
         if self.normalizes:
             return Posterior(self.network.encode(images).latent)
         found = self.network.encode(2 * images - 1).latent_dist
-        mean, shift, scale = found.mean, *self._scaling(images)
+        mean = found.mean
+        shift, scale = self._scaling(images)
         if generator is None:
             return Posterior((mean - shift) * scale)
         noise = on_device(randn(mean.shape, generator), mean.device).to(mean.dtype)

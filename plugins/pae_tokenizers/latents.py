@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from pae_framework.contracts import Posterior, Tokenizer
+from pae_framework.errors import UsageError
 from pae_tokenizers.config import LatentsConfig
 
 
@@ -18,8 +19,8 @@ class LatentsOnly(Tokenizer):
 
     def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Posterior:
         """It has no encoder."""
-        raise NotImplementedError("`latents` has no encoder")
+        raise UsageError("the tokenizer `latents` does not encode")
 
     def decode(self, latents: Tensor) -> Tensor:
         """It has no decoder."""
-        raise NotImplementedError("`latents` has no decoder")
+        raise UsageError("the tokenizer `latents` does not decode")

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from pae_framework.contracts import Posterior, Tokenizer
-from pae_framework.errors import CheckpointError, DataError
+from pae_framework.errors import CheckpointError, DataError, UsageError
 from pae_framework.system.files import file_problem
 from pae_tokenizers.config import TorchScriptConfig
 
@@ -27,13 +27,15 @@ class TorchScriptTokenizer(Tokenizer):
 
     def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Posterior:
         """Latents (B, C, h, w) of images (B, 3, S, S) in [0, 1], always the same."""
-        assert self.encoder is not None
+        if self.encoder is None:
+            raise UsageError("the tokenizer does not encode: `encode` names no file")
         found: Tensor = self.encoder(2 * images - 1 if self._signed else images)
         return Posterior((found - self.config.shift) * self.config.scale)
 
     def decode(self, latents: Tensor) -> Tensor:
         """Images (B, 3, S, S) of latents (B, C, h, w)."""
-        assert self.decoder is not None
+        if self.decoder is None:
+            raise UsageError("the tokenizer does not decode: `decode` names no file")
         found: Tensor = self.decoder(latents / self.config.scale + self.config.shift)
         return ((found + 1) / 2 if self._signed else found).float()
 

@@ -213,6 +213,27 @@ def test_without_encoder_weights_those_of_the_recipe_are_used(pae: Pae) -> None:
     assert not Path("run/tokenizer/encoder.safetensors").exists()
 
 
+def test_raes_decoder_and_statistics_become_a_run(pae: Pae) -> None:
+    decoder = {
+        name.removeprefix("decoder."): tensor
+        for name, tensor in helpers.tokenizer_part().items()
+        if name.startswith("decoder.")
+    }
+    torch.save(decoder, "model.pt")
+    torch.save({"mean": None, "var": torch.full((32, 4, 4), 2.0)}, "stat.pt")
+    overrides = ("tokenizer.encoder.weights=here", "tokenizer.modulator=none")
+    identity = "tokenizer.bottleneck={use: identity, statistics: stat.pt}"
+    imported(pae, "model.pt", *overrides, identity).ok()
+    found = load_file("run/tokenizer/tokenizer.safetensors")
+    assert (found["bottleneck.var"] == 2).all()
+    assert not found["bottleneck.mean"].any()
+    assert torch.equal(found["decoder.decoder_embed.weight"], decoder["decoder_embed.weight"])
+    without = (*overrides, "tokenizer.bottleneck=identity")
+    refused = imported(pae, "model.pt", *without, run_dir="two").fails(1)
+    assert "tokenizer.bottleneck.statistics=" in refused.err
+    assert not Path("two").exists()
+
+
 OWN_ENCODER = "tokenizer.encoder={use: tiny_vit, width: 32, heads: 4, train: {steps: 1}}"
 
 

@@ -57,14 +57,14 @@ WITHOUT_INCEPTION = ("evaluate.adm=null", "evaluate.reconstruction.weights=null"
 
 def marks(name: str) -> tuple[pytest.MarkDecorator, ...]:
     """Recipes that are others with more epochs, images or variants are slow tests."""
-    like_others = name.startswith("paper/") or name.endswith(("_800ep", "shapes_ablation"))
-    return (pytest.mark.slow,) if like_others or name == "dit_dh_s" else ()
+    like_others = name.endswith(("_800ep", "shapes_ablation", "dit_dh_s", "kl_vae_f16d32"))
+    return (pytest.mark.slow,) if like_others or name.startswith("paper/") else ()
 
 
 def overrides_of(name: str) -> tuple[str, ...]:
     """Without Inception, if it is a recipe for ImageNet."""
-    with_inception = "_full" in name or name.startswith("paper/") or name in ("rae_dinov2", "gae")
-    return WITHOUT_INCEPTION if with_inception else ()
+    of_imagenet = "_full" in name or name.endswith(("rae_dinov2", "f16d32", "gae"))
+    return WITHOUT_INCEPTION if of_imagenet or name.startswith("paper/") else ()
 
 
 @pytest.mark.parametrize(

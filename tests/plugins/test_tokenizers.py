@@ -13,7 +13,7 @@ from torchscript_fakes import CHANNELS, PATCH, save_torchscript, write_torchscri
 
 from pae_framework.config import LatentShape
 from pae_framework.data.latent_dataset import shard_name, write_shard
-from pae_framework.errors import CheckpointError, DataError
+from pae_framework.errors import CheckpointError, DataError, UsageError
 from pae_framework.execution.probe import probe_tokenizer_component
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.components import TokenizerComponent
@@ -63,6 +63,9 @@ class TestTorchScript:
         assert (one.encodes, one.decodes) == (absent != "encode", absent != "decode")
         assert one.latent_shape(SIDE) == LatentShape(CHANNELS, SIDE // PATCH)
         probe(one)
+        tokenizer, z = TorchScriptTokenizer(one, SIDE), torch.zeros(1, CHANNELS, 4, 4)
+        with pytest.raises(UsageError, match=absent):
+            tokenizer.decode(z) if absent == "decode" else tokenizer.encode(images())
 
     def test_both_may_not(self, tmp_path: Path) -> None:
         with pytest.raises(ValidationError, match="encode"):

@@ -103,7 +103,27 @@ def test_grades(label, values, expected):
     assert grade(label, **values) == expected
 
 
-@pytest.mark.parametrize("missing", ["ssc_random", "ssc_encoder", "ssc_pixels"])
+@pytest.mark.parametrize(
+    ("ssc", "expected"),
+    [  # random latents 0.05, pixels 0.15, error 0.02
+        (0.171, "good"),
+        (0.169, "unclear"),  # within error of pixels
+        (0.071, "unclear"),
+        (0.069, "poor"),  # within error of random latents
+        (0.01, "poor"),
+    ],
+)
+def test_without_an_encoder_pixels_and_random_latents_decide(ssc, expected):
+    assert grade("SSC", ssc=ssc, ssc_encoder=None) == expected
+
+
+def test_without_an_encoder_an_unknown_error_is_not_zero():
+    values = {"gsq_encoder": None, "gsq": 0.9}
+    one = [entry | {"protocol": entry["protocol"] | {"count": 1}} for entry in metrics(**values)]
+    assert {found.label: found.grade for found in judge(one).diagnoses}["GSQ"] == "unclear"
+
+
+@pytest.mark.parametrize("missing", ["ssc_random", "ssc_pixels"])
 def test_without_a_reference_nothing_is_said(missing):
     assert grade("SSC", **{missing: None}) == "unclear"
 
