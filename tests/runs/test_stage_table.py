@@ -67,7 +67,7 @@ def test_a_row_is_enough_for_the_smoke_run_and_the_status(
     short = ("extractor=null", "evaluate=null")
     pae("run", tiny_recipe, *short, "--smoke", "--run-dir", "smoke").ok()
     rows = pae("status", "smoke", "--json").ok().json["runs"]["tiny-smoke"]
-    expected = [name for name in STAGES if name not in ("extractor", "evaluate")]
+    expected = [name for name in STAGES if name not in ("extractor", "teacher", "evaluate")]
     assert [row["stage"] for row in rows] == expected
     assert {row["state"] for row in rows} == {"done"}
     assert int(Path("smoke/count/count.txt").read_text(encoding="utf-8")) > 0
@@ -88,7 +88,9 @@ def test_every_row_reads_earlier_stages_only(tiny_recipe: Path) -> None:
 
 def test_train_paths_lead_to_training_settings(tiny_recipe: Path) -> None:
     found = trainings(load_recipe(tiny_recipe).recipe)
-    assert list(found) == [name for name, stage in STAGES.items() if stage.train_path]
+    assert list(found) == [
+        name for name, stage in STAGES.items() if stage.train_path and name != "teacher"
+    ]
     assert all(type(train) is TrainSettings for train in found.values())
 
 
