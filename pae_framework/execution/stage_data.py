@@ -11,6 +11,7 @@ from pae_framework.data.contents import read_contents
 from pae_framework.data.damaged import SkippingSource
 from pae_framework.errors import DataError
 from pae_framework.execution.context import StageContext
+from pae_framework.recipe.derived import compares_classes
 from pae_framework.recipe.stage_table import STAGES
 from pae_framework.runs.data_record import (
     SPLITS,
@@ -114,6 +115,8 @@ def _require_classes(context: StageContext, split: Split, source: DataSource) ->
     labels, names = source.labels(), source.class_names
     if split == "train" and labels is not None and (problem := empty_classes(labels, names)):
         raise DataError(f"data.train: {problem}; add images, or remove these classes")
+    if not compares_classes(context.recipe):
+        return
     if not _has_names(context, "train" if split == "test" else "test"):
         return
     train, test = context.class_names, context.test_source.class_names

@@ -44,7 +44,8 @@ def export_ema(context: StageContext, stage: str, length: float, file: Path) -> 
         CheckpointError: one of them cannot be read.
     """
     results = context.results(stage)
-    stored = stored_profiles(results, stage)
+    loaded = getattr(getattr(context.recipe, stage), "weights", None)
+    stored = stored_profiles(results, stage, loaded)
     combination = combination_of(stored, length, stage)
     averages = weighted_sum(results, dict(zip(stored, combination.factors, strict=True)))
     name, prefix = SAVED[stage]
@@ -56,17 +57,36 @@ def export_ema(context: StageContext, stage: str, length: float, file: Path) -> 
     return combination
 
 
-def stored_profiles(results: StageResults, stage: str) -> list[Profile]:
+def stored_profiles(results: StageResults, stage: str, loaded: str | None = None) -> list[Profile]:
     """The profiles of the snapshots of a stage, sorted.
 
+    Args:
+        results: of the stage.
+        stage: its name.
+        loaded: the weights file that it loaded; None: it trained.
+
     Raises:
-        UsageError: there are none.
+        UsageError: there are none; names the folders of other trainings that have some.
     """
     found = [EmaSnapshots.read_name(name) for name in results.names()]
     if stored := sorted(Profile(*one) for one in found if one):
         return stored
+    message = f"{results.folder} has no snapshots"
+    if loaded is not None:
+        message += f", because {stage}.weights={loaded} was loaded and not trained"
     setting = f"{stage}.train.ema_snapshots={{every: <steps>}}"
-    raise UsageError(f"{results.folder} has no snapshots; set {setting} and train it again")
+    remedy = f"set {setting} and train it again"
+    if others := _with_snapshots(results.folder.resolve().parent, stage):
+        remedy = (
+            f"{' and '.join(map(str, others))} has some: run the recipe with the settings of that "
+            f"training ({stage}.weights=null), which takes it as it is, and export again"
+        )
+    raise UsageError(f"{message}; {remedy}")
+
+
+def _with_snapshots(store: Path, stage: str) -> list[Path]:
+    """Folders of a stage, among all stages of a run, that have snapshots."""
+    return sorted({file.parent.parent for file in store.glob(f"{stage}-*/snapshots/ema-*")})
 
 
 def combination_of(stored: Sequence[Profile], length: float, stage: str) -> Combination:

@@ -82,8 +82,8 @@ def tokenizer_evaluation(
         data: a folder of images, or ``RECIPE:train`` or ``RECIPE:test``.
         images: the most images, chosen at random.
         side: side of the images in px; None: that of the recipe or run, else 256.
-        registry: the installed plugins.
-        plugins: more plugin files.
+        registry: the installed plugins, and those of ``plugins``.
+        plugins: more plugin files, which the recipe names.
 
     Raises:
         UsageError: there is no such tokenizer or data, or the recipe trains its tokenizer.

@@ -14,6 +14,7 @@ from pae_framework.data.data_settings import SHARDS
 from pae_framework.data.image_survey import survey
 from pae_framework.errors import Problem
 from pae_framework.preflight.requirements import components_with_requirements
+from pae_framework.recipe.derived import compares_classes
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath, dotted
@@ -127,6 +128,8 @@ def _forgotten_split(recipe: Recipe) -> Iterator[_Finding]:
 
 
 def _other_classes(recipe: Recipe) -> Iterator[_Finding]:
+    if not compares_classes(recipe):
+        return
     train, test = (_config(recipe, split).known_class_names() for split in _SPLITS)
     if train is not None and test is not None and (message := class_difference(train, test)):
         yield ("data", "test"), message, ""

@@ -24,6 +24,14 @@ def encoder_component(recipe: Recipe, name: str) -> EncoderComponent:
     return component
 
 
+def compares_classes(recipe: Recipe) -> bool:
+    """Whether training and test images must have the same classes.
+
+    A tokenizer alone reads no labels, so it can be evaluated on any images.
+    """
+    return recipe.generator is not None or recipe.extractor is not None
+
+
 def known_steps(train: TrainSettings, recipe: Recipe) -> int | None:
     """Steps of a training, if the recipe determines them; else None."""
     if train.steps is not None:

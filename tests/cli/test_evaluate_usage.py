@@ -1,5 +1,7 @@
 """`pae evaluate` takes a run or samples, and says what does not go together."""
 
+from pathlib import Path
+
 import pytest
 from card_runs import finished_run
 
@@ -44,3 +46,44 @@ def test_a_run_that_is_not_finished_is_named_with_what_lacks(words, pae, tmp_pat
 def test_a_recipe_without_evaluators(pae, tmp_path):
     finished_run(tmp_path / "a", changes={"evaluate": {}})
     assert "no evaluators" in pae("evaluate", "a").fails(2).err
+
+
+TOKENIZER = '''
+from pydantic import Field
+
+from pae_framework import hookimpl
+from pae_framework.config import LatentShape, TokenizerConfig
+
+pae_api = 1
+
+
+class PooledConfig(TokenizerConfig):
+    """Pools."""
+
+    factor: int = Field(description="px that are pooled")
+
+    def latent_shape(self, image_size):
+        return LatentShape(3, image_size // self.factor)
+
+
+@hookimpl
+def pae_register_tokenizers(register):
+    config = f"{__name__}:PooledConfig"
+    register("pooled", target=f"{__name__}:Pooled", config=config, summary="Pools.")
+'''
+RECIPE = "pae: 1\nname: mine\ndata: {image_size: 8, train: digits, test: digits}\n"
+
+
+@pytest.mark.parametrize(
+    ("tokenizer", "data", "named"),
+    [
+        ("pooled", "quickstart:test", "tokenizer.factor"),
+        ("{use: pooled}", "quickstart:test", "tokenizer.factor"),
+        ("sd_vae", "mine.yaml:test", "tokenizer.factor"),
+    ],
+)
+def test_the_tokenizer_of_a_plugin_file_is_known(tokenizer, data, named, pae, tmp_path):
+    Path("tok.py").write_text(TOKENIZER)
+    Path("mine.yaml").write_text(f"{RECIPE}tokenizer: {{use: pooled}}\n")
+    text = pae("evaluate", "--tokenizer", tokenizer, "--data", data, "--plugin", "tok.py").fails(2)
+    assert named in text.err

@@ -35,6 +35,16 @@ def test_wrong_input_is_one_error(
     assert not Path("a.safetensors").exists()
 
 
+def assert_names_the_training(pae: Pae, recipe: Path) -> None:
+    """After a run in the same directory with the file, and with the old generator again."""
+    loads = ("generator.weights=ema.safetensors", "sample.at_steps=[]")
+    trained = Path("run/generator").resolve().name
+    pae("run", str(recipe), "--run-dir", "run", *loads).ok()
+    refused = pae(*COMMAND, "other.safetensors", "--length", "0.2").fails(2).err
+    assert "generator.weights=ema.safetensors" in refused
+    assert trained in refused
+
+
 @pytest.mark.slow
 def test_a_run_samples_with_a_reconstructed_average(
     pae: Pae, tiny_recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -44,6 +54,7 @@ def test_a_run_samples_with_a_reconstructed_average(
     pae("run", str(tiny_recipe), "--run-dir", "run", snapshots).ok()
     line = pae(*COMMAND, "ema.safetensors", "--length", "0.1").ok().out
     assert line.startswith("ema.safetensors: length 0.1")
+    assert_names_the_training(pae, tiny_recipe)
     loaded = ("run", str(tiny_recipe), "--run-dir", "other", "sample.at_steps=[]")
     pae(*loaded, "generator.weights=ema.safetensors", "--stages", "run/stages").ok()
     written, used = load_file("ema.safetensors"), load_file("other/generator/weights.safetensors")

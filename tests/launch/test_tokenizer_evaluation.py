@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 import pytest
+import yaml
 from PIL import Image
 from torchscript_fakes import CHANNELS, PATCH, write_torchscript
 
@@ -15,6 +16,7 @@ from pae_framework.errors import PaeError, RecipeError, UsageError
 from pae_framework.launch.start import RunOptions, run_recipe
 from pae_framework.launch.tokenizer_evaluation import TokenizerEvaluation, tokenizer_evaluation
 from pae_framework.plugins import load_registry
+from pae_framework.preflight.image_checks import unusable_images
 from pae_framework.recipe.stage_table import STAGES
 from pae_framework.runs.run_metrics import read_metrics
 from pae_framework.runs.run_verdict import read_verdict
@@ -98,7 +100,19 @@ def test_a_tokenizer_that_does_not_encode_is_refused(tmp_path: Path) -> None:
         evaluation(json.dumps(section(tmp_path, encode=None)))
 
 
-def test_it_runs_and_a_run_is_evaluated_with_its_own_stage(tmp_path: Path) -> None:
+def test_a_recipe_trained_on_other_classes_is_evaluated_on_photos(
+    tmp_path: Path, photos: Path
+) -> None:
+    write_torchscript(tmp_path)
+    data = {"image_size": 8, "train": {"use": "digits"}, "test": {"use": "digits"}}
+    recipe = {"pae": 1, "name": "mine", "data": data, "tokenizer": section(tmp_path)}
+    (tmp_path / "mine.yaml").write_text(yaml.safe_dump(recipe))
+    found = evaluation(str(tmp_path / "mine.yaml"), str(photos))
+    assert found.loaded.recipe.data.train.use == "digits"
+    assert unusable_images([found.loaded]) == []
+
+
+def test_it_runs_and_a_run_is_evaluated_with_its_own_stage(tmp_path: Path, photos: Path) -> None:
     write_torchscript(tmp_path)
     found = evaluation(json.dumps(section(tmp_path, lpips=None)), images=8)  # LPIPS is slow
     first = run_recipe(found.loaded, RunOptions(tmp_path / "first"))
@@ -106,7 +120,7 @@ def test_it_runs_and_a_run_is_evaluated_with_its_own_stage(tmp_path: Path) -> No
     assert {"reconstruction/psnr", "manifold/ssc", "manifold/ssc_pixels"} <= names
     assert not {"manifold/ssc_encoder", "manifold/lpc", "reconstruction/lpips"} & names
     assert read_verdict(first) is not None
-    again = evaluation(str(tmp_path / "first"), images=6)
+    again = evaluation(str(tmp_path / "first"), str(photos))
     second = run_recipe(again.loaded, RunOptions(tmp_path / "second", again.store))
     assert second.plan["tokenizer"].fingerprint == first.plan["tokenizer"].fingerprint
     assert len(list((tmp_path / "first" / "stages").glob("tokenizer-*"))) == 1

@@ -172,6 +172,29 @@ from pae_framework.registry import ComponentSpec, Plugin, Registry
             "tokenizer.train.decay_to",
             ["epoch 2", "step 45", "step 46", "set tokenizer.train.decay_to={steps: 47}"],
         ),
+        # decays to the last of 10 steps (9, the first is 0), which start too late to be seen
+        *(
+            (
+                [f"{train}.decay_from={{steps: {step}}}"],
+                f"{train}.decay_from",
+                [f"step {step}", "(9)", f"{train}.decay_from"],
+            )
+            for train in ("extractor.train", "tokenizer.train", "generator.train")
+            for step in (9, 10, 1000)
+        ),
+        (
+            ["tokenizer.train={steps: 20, schedule: linear, decay_from: {epochs: 1}}"],
+            "tokenizer.train.decay_from",
+            ["epoch 1", "(19)"],
+        ),
+        (
+            [
+                "data.train={use: image_folder, folder: x}",
+                "tokenizer.train={epochs: 2, decay_from: {epochs: 2}}",
+            ],
+            "tokenizer.train.decay_from",
+            ["epoch 2"],
+        ),
         # views of images: 8 px; stored latents and features are of whole images
         *(
             (
@@ -341,7 +364,13 @@ def test_an_inconsistency_is_reported_at_its_key(
         ["data.image_size=16"],
         ["tokenizer.train.warmup_steps=10"],
         ["tokenizer.train={epochs: 2, warmup_steps: 45, keep_steps: [45]}"],
-        ["tokenizer.train={steps: 9, schedule: linear, decay_from: {epochs: 1}}"],
+        ["tokenizer.train={steps: 25, schedule: linear, decay_from: {epochs: 1}}"],
+        ["tokenizer.train={steps: 9, decay_from: {steps: 40}, decay_to: {steps: 50}}"],
+        ["tokenizer.train.decay_from={steps: 8}"],
+        [
+            "data.train={use: image_folder, folder: x}",
+            "tokenizer.train={epochs: 2, decay_from: {epochs: 1}}",
+        ],
         ["tokenizer.train.crop_from=12", "tokenizer.train.flip=true"],
         ["data.flip=true", "generator.train.flip=true", "tokenizer.train.flip=false"],
         ["latents={stored: false, statistics: s.pt}", "generator.train.crop_from=12"],

@@ -71,6 +71,22 @@ PATCHES = "tokenizer.adversarial={discriminator: {use: patchgan, layers: 1, widt
             "tokenizer.adversarial.optimizer.warmup_steps",
             ["11", "(10)", "set tokenizer.adversarial.optimizer.warmup_steps=1"],
         ),
+        *(  # the training has 10 steps, of which the discriminator takes 6
+            (
+                [
+                    PATCHES,
+                    "tokenizer.adversarial.update_from={steps: 4}",
+                    "tokenizer.adversarial.start={steps: 4}",
+                    f"tokenizer.adversarial.optimizer.{change}",
+                ],
+                f"tokenizer.adversarial.optimizer.{change.partition('=')[0]}",
+                ["own steps", "update_from", *facts],
+            )
+            for change, facts in (
+                ("decay_from={steps: 5}", ["step 5", "(5)"]),
+                ("warmup_steps=7", ["7", "(6)"]),
+            )
+        ),
         (  # the encoder has 4 blocks
             ["tokenizer.reconstruction.perceptual.layers=[1, 4]"],
             "tokenizer.reconstruction.perceptual.layers",

@@ -142,7 +142,8 @@ def test_the_written_file_has_the_names_and_buffers_of_the_stages_file(tracked: 
         buffers = {"count": torch.tensor([3]), **{x: torch.zeros_like(average[x]) for x in average}}
         save_file(tensors or buffers, folder / name)
     stages = {"generator": results, "tokenizer": StageResults(folder, None, "")}
-    context = SimpleNamespace(results=stages.__getitem__)
+    recipe = SimpleNamespace(generator=None, tokenizer=None)
+    context = SimpleNamespace(results=stages.__getitem__, recipe=recipe)
 
     for stage in stages:
         export_ema(context, stage, 0.1, tracked / f"{stage}.safetensors")  # type: ignore[arg-type]
@@ -164,6 +165,28 @@ def test_a_training_without_snapshots_is_refused(tmp_path: Path):
     run(tmp_path, ema=0.8)
     with pytest.raises(UsageError, match=r"tokenizer\.train\.ema_snapshots"):
         stored_profiles(StageResults(tmp_path, None, ""), "tokenizer")
+
+
+def stage_folder(store: Path, name: str, *files: str) -> StageResults:
+    for file in files:
+        (store / name / file).parent.mkdir(parents=True, exist_ok=True)
+        (store / name / file).touch()
+    return StageResults(store / name, None, "")
+
+
+def test_loaded_weights_have_no_snapshots_but_those_of_other_trainings_are_named(tmp_path: Path):
+    snapshot = EmaSnapshots.file(0.1, 5)
+    loaded = stage_folder(tmp_path, "generator-1", "weights.safetensors")
+    stage_folder(tmp_path, "generator-2", snapshot)
+    stage_folder(tmp_path, "generator-3", "weights.safetensors")
+    stage_folder(tmp_path, "tokenizer-4", snapshot)
+    with pytest.raises(UsageError) as caught:
+        stored_profiles(loaded, "generator", "ema.safetensors")
+    message = str(caught.value)
+    assert "generator.weights=ema.safetensors" in message
+    assert str(tmp_path / "generator-2") in message
+    assert "generator-3" not in message
+    assert "tokenizer-4" not in message
 
 
 @given(st.floats(0.005, 0.28), st.integers(1, 10**9))

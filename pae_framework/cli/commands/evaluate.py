@@ -262,7 +262,7 @@ def _of_tokenizer(
     from pae_framework.runs.directory import REPORT
     from pae_framework.runs.run_verdict import read_verdict
 
-    registry = installed_registry()
+    registry = installed_registry(plugins)
     found = tokenizer_evaluation(tokenizer, data, images, size, registry, plugins)
     options = RunOptions(run_dir, found.store, command=command_line())
     console = progress_console()

@@ -58,12 +58,13 @@ def export_ema(
     power-function profile of EDM2 (arXiv 2312.02696), and is the least-squares combination of the
     snapshots. Prints how far its profile is from the exact one; beyond 5 % it is an error.
 
-    To sample and evaluate with the file, set `generator.weights=FILE`.
+    To sample and evaluate with the file, set `generator.weights=FILE` and another directory, so
+    that this one keeps the generator with the snapshots.
 
     Examples:
-        pae export ema runs/dinov2_full ema-0.15.safetensors --length 0.15
+        pae export ema runs/a ema.safetensors --length 0.15
 
-        pae run dinov2_full generator.weights=ema-0.15.safetensors
+        pae run dinov2_full generator.weights=ema.safetensors --run-dir b --stages runs/a/stages
     """
     if check_output(file, None, force):
         raise UsageError(f"{file}: the file name must end in .safetensors")

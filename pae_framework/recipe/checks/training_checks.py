@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
+from dataclasses import dataclass
 
 from pae_framework.errors import Inconsistency
 from pae_framework.recipe.derived import known_steps
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath, dotted
 from pae_framework.recipe.stage_table import STAGES
-from pae_framework.training.train_settings import OptimizerSettings, TrainSettings
+from pae_framework.training.train_settings import Length, OptimizerSettings, TrainSettings
 
 _DISCRIMINATOR: KeyPath = ("tokenizer", "adversarial", "optimizer")
 
@@ -21,6 +22,7 @@ def check_training(recipe: Recipe) -> Iterator[Inconsistency]:
     yield from _check_keep_steps(recipe)
     yield from _check_warmups(recipe)
     yield from _check_decays(recipe)
+    yield from _check_decay_starts(recipe)
     yield from _check_statistics(recipe)
     yield from _check_views(recipe)
     yield from _check_parallel(recipe)
@@ -75,22 +77,51 @@ def _check_keep_steps(recipe: Recipe) -> Iterator[Inconsistency]:
             yield Inconsistency(keep_steps, message, f"set {dotted(keep_steps)}={kept}")
 
 
-def _optimizers(recipe: Recipe) -> Iterator[tuple[KeyPath, OptimizerSettings, TrainSettings]]:
-    """Key path and settings of every optimizer, with the training that it is part of."""
+@dataclass(frozen=True)
+class _Optimizer:
+    """An optimizer of a training; ``first``: when it takes its first step."""
+
+    path: KeyPath
+    settings: OptimizerSettings
+    train: TrainSettings
+    first: Length | None = None
+
+    def steps(self, recipe: Recipe) -> int | None:
+        """Its own steps, which its schedule counts; None if the recipe does not determine them."""
+        last, per_epoch = known_steps(self.train, recipe), _steps_per_epoch(self.train, recipe)
+        if last is None or self.first is None:
+            return last
+        if self.first.steps is None and per_epoch is None:
+            return None
+        return last - self.first.in_steps(per_epoch or 1)
+
+    @property
+    def counting(self) -> str:
+        """Says from where its steps count, if not from the first of the training."""
+        later = self.first is not None and (self.first.steps or self.first.epochs)
+        return ", counting its own steps from update_from" if later else ""
+
+
+def _steps_per_epoch(train: TrainSettings, recipe: Recipe) -> float | None:
+    images = recipe.data.train.config.image_count()
+    return None if images is None else images / train.batch_size
+
+
+def _optimizers(recipe: Recipe) -> Iterator[_Optimizer]:
     for stage in STAGES.values():
         if (train := stage.stated_train(recipe)) is not None:
-            yield stage.train_path or (), train, train
+            yield _Optimizer(stage.train_path or (), train, train)
     composed = recipe.composed
-    if composed is not None and (adversarial := composed.active_adversarial) is not None:
-        yield _DISCRIMINATOR, adversarial.optimizer, composed.train
+    if composed is not None and (section := composed.active_adversarial) is not None:
+        yield _Optimizer(_DISCRIMINATOR, section.optimizer, composed.train, section.update_from)
 
 
 def _check_decays(recipe: Recipe) -> Iterator[Inconsistency]:
     """Warm-up, start and end of a decay are in order; their units are compared by the images."""
-    images = recipe.data.train.config.image_count()
-    for path, optimizer, train in _optimizers(recipe):
-        per_epoch = None if images is None else images / train.batch_size
-        start, end, warmup = optimizer.decay_from, optimizer.decay_to, optimizer.warmup_steps
+    for optimizer in _optimizers(recipe):
+        path, settings = optimizer.path, optimizer.settings
+        per_epoch = _steps_per_epoch(optimizer.train, recipe)
+        start, end, warmup = settings.decay_from, settings.decay_to, settings.warmup_steps
         if per_epoch is None or (start is None and end is None):
             continue
         first = warmup if start is None else start.in_steps(per_epoch)
@@ -104,13 +135,38 @@ def _check_decays(recipe: Recipe) -> Iterator[Inconsistency]:
             yield Inconsistency(key, message, f"set {dotted(key)}={{steps: {first + 1}}} or later")
 
 
+def _check_decay_starts(recipe: Recipe) -> Iterator[Inconsistency]:
+    """A decay up to the last step starts before it: else the learning rate never falls.
+
+    With ``decay_to``, a training may end before the decay and be continued.
+    """
+    for optimizer in _optimizers(recipe):
+        start = optimizer.settings.decay_from
+        if start is None or optimizer.settings.decay_to is not None:
+            continue
+        train, total = optimizer.train, optimizer.steps(recipe)
+        per_epoch = _steps_per_epoch(train, recipe)
+        if total is None or (start.steps is None and per_epoch is None):
+            late = start.reaches(Length(steps=train.steps, epochs=train.epochs))
+            end = "the end of the training"
+        else:
+            late = start.in_steps(per_epoch or 1) >= total - 1 >= 0
+            end = f"the last one ({total - 1})"
+        if late:
+            key = (*optimizer.path, "decay_from")
+            where = f"{start} is not before {end}{optimizer.counting}"
+            hint = f"set an earlier {dotted(key)}, or a longer training"
+            yield Inconsistency(key, f"{where}, so the learning rate never falls", hint)
+
+
 def _check_warmups(recipe: Recipe) -> Iterator[Inconsistency]:
     """Each learning rate reaches its peak before the end of the training."""
-    for path, optimizer, train in _optimizers(recipe):
-        last, warmup = known_steps(train, recipe), optimizer.warmup_steps
-        if last is not None and warmup > last:
-            key = (*path, "warmup_steps")
+    for optimizer in _optimizers(recipe):
+        last, warmup = optimizer.steps(recipe), optimizer.settings.warmup_steps
+        if last is not None and warmup > last > 0:
+            key = (*optimizer.path, "warmup_steps")
             message = f"the warm-up of {warmup} steps is longer than the training ({last})"
+            message += optimizer.counting
             yield Inconsistency(key, message, f"set {dotted(key)}={last // 10}")
 
 
