@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,6 +24,8 @@ from pae_framework.runs.adoption import rows_of_shard
 _SPLITS = ("train", "test")
 _READ = 500
 """Images of each source that a check reads; of more, evenly spaced ones."""
+_COMPARED_ALL = 20_000
+"""Images of both sources up to which each test image is compared with the training images."""
 _INCEPTION = 2048
 
 
@@ -202,8 +205,13 @@ def _tested_on_training_images(recipe: Recipe) -> Iterator[_Finding]:
     train, test = data.train.config.image_files(), data.test.config.image_files()
     if data.train == data.test:
         message = "the test images are the training images"
-    elif train and test and (both := _shared(list(train.values()), list(test.values()))):
-        message = f"{len(both):,} of {len(test):,} test images are training images: {both[0]}"
+    elif train and test:
+        compared = _compared(list(train.values()), list(test.values()))
+        if not (both := _shared(list(train.values()), compared)):
+            return
+        chosen = "" if len(compared) == len(test) else f", a sample of {len(test):,},"
+        message = f"{len(both):,} of {len(compared):,} test images{chosen} are training images"
+        message += f": {both[0]}"
     else:
         return
     hint = "name other images"
@@ -212,6 +220,13 @@ def _tested_on_training_images(recipe: Recipe) -> Iterator[_Finding]:
     elif "holdout" in type(data.test.config).model_fields:
         hint += ", or set data.train.holdout=0.15 data.test.holdout=0.15 data.test.part=test"
     yield ("data", "test"), f"{message}, so metrics say nothing of new images", hint
+
+
+def _compared(train: Sequence[Path], test: Sequence[Path]) -> Sequence[Path]:
+    """Test images that are compared with the training images; of very many, some at random."""
+    if len(train) + len(test) <= _COMPARED_ALL or len(test) <= _READ:
+        return test
+    return random.Random(0).sample(test, _READ)
 
 
 def _shared(train: Sequence[Path], test: Sequence[Path]) -> list[str]:

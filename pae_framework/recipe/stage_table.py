@@ -29,6 +29,8 @@ from pae_framework.weight_parts import contents_identity
 
 Values = dict[str, Any]
 
+EXPORTED_AVERAGES = ("generator", "tokenizer")
+"""Stages of whose averages ``pae export ema`` writes others: recipes can load their weights."""
 _SHARD_EDGE = 1 << 18
 """Bytes hashed at each end of a shard; small because there can be hundreds."""
 

@@ -205,7 +205,7 @@ class TrainSettings(OptimizerSettings):
     ema_snapshots: EmaSnapshots | None = Field(
         None,
         description="snapshots of averages of other lengths, from which `pae export ema` "
-        "reconstructs any length after the training; null: none",
+        "reconstructs any length after the training, of the generator or tokenizer; null: none",
     )
     precision: Precision = Field("float32", description="bf16: autocast; weights stay float32")
     noise: Noise = Field(

@@ -7,7 +7,16 @@ from pathlib import Path
 import pytest
 from safetensors.torch import load_file
 
+from pae_framework.cli.commands.export_ema import Averaged
+from pae_framework.interop.posthoc_ema import SAVED
+from pae_framework.recipe.stage_table import EXPORTED_AVERAGES
 from pae_framework.testing.pytest import Pae
+
+
+def test_every_stage_whose_snapshots_a_recipe_may_ask_for_is_exported() -> None:
+    stages = {stage.value for stage in Averaged}
+    assert stages == set(EXPORTED_AVERAGES) == SAVED.keys()
+
 
 COMMAND = ("export", "ema", "run")
 

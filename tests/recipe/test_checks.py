@@ -147,6 +147,21 @@ from pae_framework.registry import ComponentSpec, Plugin, Registry
             "tokenizer.train.keep_steps",
             ["24", "(23)", "set tokenizer.train.keep_steps=[23]"],
         ),
+        # snapshots of averages, which are exported of the generator and tokenizer only
+        *(
+            ([f"{key}={{every: {every}}}"], f"{key}{path}", facts)
+            for key, every, path, facts in (
+                ("extractor.train.ema_snapshots", 5, "", ["generator and tokenizer", "=null"]),
+                (
+                    "tokenizer.refinement.train.ema_snapshots",
+                    1,
+                    "",
+                    ["generator and tokenizer", "=null"],
+                ),
+                ("generator.train.ema_snapshots", 11, ".every", ["11", "(10)"]),
+                ("tokenizer.train.ema_snapshots", 1000, ".every", ["1000", "(10)"]),
+            )
+        ),
         # warm-ups
         *(
             (
@@ -367,6 +382,7 @@ def test_an_inconsistency_is_reported_at_its_key(
         ["tokenizer.train={steps: 25, schedule: linear, decay_from: {epochs: 1}}"],
         ["tokenizer.train={steps: 9, decay_from: {steps: 40}, decay_to: {steps: 50}}"],
         ["tokenizer.train.decay_from={steps: 8}"],
+        ["generator.train.ema_snapshots={every: 10}", "tokenizer.train.ema_snapshots={every: 1}"],
         [
             "data.train={use: image_folder, folder: x}",
             "tokenizer.train={epochs: 2, decay_from: {epochs: 1}}",

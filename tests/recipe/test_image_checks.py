@@ -238,6 +238,15 @@ def test_a_copy_of_a_training_image_is_that_image(data, copy, count):
     assert [path for path in named if str(path) not in problem.message] == []
 
 
+def test_of_very_many_images_a_sample_is_compared(data, monkeypatch):
+    for name in "ab":
+        shutil.copytree(data / "train" / name, data / "val" / name, dirs_exist_ok=True)
+    monkeypatch.setattr("pae_framework.preflight.image_checks._COMPARED_ALL", 279)
+    monkeypatch.setattr("pae_framework.preflight.image_checks._READ", 50)
+    (problem,) = doubtful_images([recipe(data)])
+    assert "50 of 50 test images, a sample of 140" in problem.message
+
+
 @pytest.mark.parametrize("place", [0, 25_000, 49_999])
 def test_files_that_differ_in_a_byte_are_no_copies(tmp_path, place):
     one, other, third = (tmp_path / name for name in ("one", "other", "third"))

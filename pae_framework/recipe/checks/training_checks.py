@@ -9,7 +9,7 @@ from pae_framework.errors import Inconsistency
 from pae_framework.recipe.derived import known_steps
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath, dotted
-from pae_framework.recipe.stage_table import STAGES
+from pae_framework.recipe.stage_table import EXPORTED_AVERAGES, STAGES
 from pae_framework.training.train_settings import Length, OptimizerSettings, TrainSettings
 
 _DISCRIMINATOR: KeyPath = ("tokenizer", "adversarial", "optimizer")
@@ -20,6 +20,7 @@ def check_training(recipe: Recipe) -> Iterator[Inconsistency]:
     yield from _check_encoders(recipe)
     yield from _check_initial_weights(recipe)
     yield from _check_keep_steps(recipe)
+    yield from _check_snapshots(recipe)
     yield from _check_warmups(recipe)
     yield from _check_decays(recipe)
     yield from _check_decay_starts(recipe)
@@ -75,6 +76,23 @@ def _check_keep_steps(recipe: Recipe) -> Iterator[Inconsistency]:
             message = f"{', '.join(map(str, beyond))} is beyond the last step ({last})"
             keep_steps = (*(stage.train_path or ()), "keep_steps")
             yield Inconsistency(keep_steps, message, f"set {dotted(keep_steps)}={kept}")
+
+
+def _check_snapshots(recipe: Recipe) -> Iterator[Inconsistency]:
+    """Snapshots of averages are of weights that can be exported, and within the training."""
+    for stage in STAGES.values():
+        train = stage.stated_train(recipe)
+        if train is None or train.ema_snapshots is None:
+            continue
+        key = (*(stage.train_path or ()), "ema_snapshots")
+        every, last = train.ema_snapshots.every, known_steps(train, recipe)
+        if stage.name not in EXPORTED_AVERAGES:
+            message = f"`pae export ema` reads only those of {' and '.join(EXPORTED_AVERAGES)}"
+            yield Inconsistency(key, message, f"set {dotted(key)}=null")
+        elif last is not None and every > last:
+            key = (*key, "every")
+            message = f"{every} is beyond the last step ({last})"
+            yield Inconsistency(key, message, f"set {dotted(key)}={max(1, last // 50)}")
 
 
 @dataclass(frozen=True)
