@@ -9,6 +9,8 @@ from pae_framework.config import DataSourceConfig, EncoderConfig
 from pae_framework.contracts import DataSource, Encoder, Features, LabeledImage
 from pae_framework.evaluation import inputs as inputs_module
 from pae_framework.evaluation.inputs import RunInputs
+from pae_framework.plugins import load_registry
+from pae_framework.recipe.load import load_recipe
 from pae_framework.tokenizer.losses.lpips import build_lpips
 from pae_framework.tokenizer.tokenizer_settings import LpipsSettings, ReconstructionSettings
 
@@ -37,6 +39,9 @@ def test_features_of_the_test_images_are_extracted_once():
     assert first.tolist() == [[float(level)] * 3 for level in range(5)]
     assert again is first
     assert extractor.calls == 1
+
+
+LPIPS_OFF = ("tokenizer.reconstruction.lpips.weight=0",)
 
 
 class PixelsConfig(EncoderConfig):
@@ -88,6 +93,29 @@ def test_the_perceptual_distance_is_lpips_if_it_is_an_active_term():
     a, b = torch.rand(2, 2, 3, 16, 16)
     lpips = build_lpips(LpipsSettings(weight=1.0, weights="none"))
     torch.testing.assert_close(inputs.perceptual(a, b), lpips(a, b))
+
+
+TRAINED = "the encoder is trained with the tokenizer"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "lacking"),
+    [
+        ("vavae_f16d32", (), {"features"}),
+        ("kl_vae_f16d32", (), {"features"}),
+        ("gae", (), {"features"}),
+        ("vavae_f16d32", LPIPS_OFF, {"features", "perceptual"}),
+        ("gae", LPIPS_OFF, {"features", "perceptual"}),
+        ("rae_dinov2", (), set()),
+        ("quickstart", (), set()),
+    ],
+)
+def test_features_of_a_trained_encoder_are_no_reference(recipe, overrides, lacking):
+    loaded = load_recipe(recipe, overrides, load_registry()).recipe
+    inputs = RunInputs(SimpleNamespace(recipe=loaded, device=torch.device("cpu")))
+    assert {key: TRAINED in reason for key, reason in inputs.unavailable.items()} == dict.fromkeys(
+        lacking, True
+    )
 
 
 def test_the_perceptual_distance_is_named():
