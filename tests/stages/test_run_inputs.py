@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+from torch import nn
 
 from pae_framework.config import DataSourceConfig, EncoderConfig
 from pae_framework.contracts import DataSource, Encoder, Features, LabeledImage
@@ -12,6 +13,7 @@ from pae_framework.evaluation.inputs import RunInputs
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.tokenizer.losses.lpips import build_lpips
+from pae_framework.tokenizer.model import ComposedTokenizer
 from pae_framework.tokenizer.tokenizer_settings import LpipsSettings, ReconstructionSettings
 
 
@@ -65,13 +67,27 @@ class Pixels(Encoder):
         return Features(tokens, tokens[:, 0])
 
 
+class WithEncoder(ComposedTokenizer):
+    """A composed tokenizer with an encoder and nothing else."""
+
+    def __init__(self, encoder):
+        nn.Module.__init__(self)
+        self.encoder = encoder
+
+
+def recipe_with(reconstruction):
+    """The quickstart, whose encoder is frozen, with other reconstruction terms."""
+    recipe = load_recipe("quickstart", (), load_registry()).recipe
+    section = recipe.tokenizer.model_copy(update={"reconstruction": reconstruction})
+    return recipe.model_copy(update={"tokenizer": section})
+
+
 def test_the_perceptual_distance_is_in_the_features_of_the_tokenizers_own_encoder():
-    section = SimpleNamespace(reconstruction=ReconstructionSettings())
-    recipe = SimpleNamespace(data=SimpleNamespace(test_images=None), tokenizer=section)
+    recipe = recipe_with(ReconstructionSettings())
     # A context that can load nothing: a second encoder would be one too many.
     inputs = RunInputs(SimpleNamespace(recipe=recipe, device=torch.device("cpu")))
     encoder = Pixels(PixelsConfig(), 2)
-    vars(inputs).update(tokenizer=SimpleNamespace(encoder=encoder))
+    vars(inputs).update(tokenizer=WithEncoder(encoder))
     red, green = torch.zeros(2, 1, 3, 2, 2)
     red[:, 0], green[:, 1] = 1, 0.5
 
@@ -81,15 +97,13 @@ def test_the_perceptual_distance_is_in_the_features_of_the_tokenizers_own_encode
 
 
 def judging_by(**reconstruction):
-    settings = ReconstructionSettings.model_validate(reconstruction)
-    section = SimpleNamespace(reconstruction=settings)
-    recipe = SimpleNamespace(data=SimpleNamespace(test_images=None), tokenizer=section)
+    recipe = recipe_with(ReconstructionSettings.model_validate(reconstruction))
     return RunInputs(SimpleNamespace(recipe=recipe, device=torch.device("cpu")))
 
 
 def test_the_perceptual_distance_is_lpips_if_it_is_an_active_term():
     inputs = judging_by(lpips={"weight": 0.5, "weights": "none"})
-    vars(inputs).update(tokenizer=SimpleNamespace(encoder=None))
+    vars(inputs).update(tokenizer=WithEncoder(None))
     a, b = torch.rand(2, 2, 3, 16, 16)
     lpips = build_lpips(LpipsSettings(weight=1.0, weights="none"))
     torch.testing.assert_close(inputs.perceptual(a, b), lpips(a, b))
@@ -146,8 +160,8 @@ def judged(test_images, seed=0, limit=None, contents=None):
     data = SimpleNamespace(
         test_images=test_images, test=SimpleNamespace(use="sorted", config=config), image_size=4
     )
-    tokenizer = SimpleNamespace(train=SimpleNamespace(workers=0))
-    recipe = SimpleNamespace(data=data, seed=seed, tokenizer=tokenizer)
+    section = recipe_with(ReconstructionSettings()).tokenizer
+    recipe = SimpleNamespace(data=data, seed=seed, **composed_of(section))
     context = SimpleNamespace(
         recipe=recipe,
         test_source=SortedByClass(DataSourceConfig(), 4),
@@ -160,10 +174,15 @@ def judged(test_images, seed=0, limit=None, contents=None):
     return inputs
 
 
-class Halves:
+def composed_of(section):
+    return {"tokenizer": section, "composed": section, "tokenizer_section": section}
+
+
+class Halves(ComposedTokenizer):
     """Latents are the pixels; tokens are the colors of the upper and of the lower half."""
 
     def __init__(self):
+        nn.Module.__init__(self)
         self.batches = []
 
     def encode(self, x):
@@ -246,13 +265,14 @@ def with_networks(encoder_color, seed=0, metric="perceptual"):
     frozen = SimpleNamespace(
         use="pixels", config=PixelsConfig(), train=None, pooling="mean", resize=None
     )
-    context.recipe.tokenizer = SimpleNamespace(encoder=trained, reconstruction=settings)
+    section = recipe_with(settings).tokenizer.model_copy(update={"encoder": trained})
+    vars(context.recipe).update(composed_of(section))
     context.recipe.extractor = frozen
     context.seed = lambda train: seed
     encoder, extractor = (Pixels(PixelsConfig(), 2) for _ in range(2))
     for network, color in ((encoder, encoder_color), (extractor, 0.0)):
         network.register_buffer("color", torch.tensor(color))
-    vars(inputs).update(tokenizer=SimpleNamespace(encoder=encoder), _extractor_network=extractor)
+    vars(inputs).update(tokenizer=WithEncoder(encoder), _extractor_network=extractor)
     return inputs
 
 
