@@ -69,6 +69,7 @@ class IdentityConfig(BottleneckConfig):
     """No projection: tokens standardized by statistics of the training images (RAE)."""
 
     projects: ClassVar[bool] = False
+    standardizes: ClassVar[bool] = True
 
     statistics_images: Count = Field(
         10_000, description="training images the mean and variance are measured on"

@@ -131,6 +131,38 @@ def test_what_does_not_fit_the_convolutional_pair_is_refused(
     assert not unstated(problem, *facts)
 
 
+IDENTITY = ("tokenizer.bottleneck=null", "tokenizer.bottleneck={use: identity}")
+PLAIN = ("tokenizer.modulator=null", "tokenizer.modulator=none")
+
+
+@pytest.mark.parametrize("settings", ["statistics_images: 7", "statistics: stat.pt"])
+def test_a_trained_encoder_has_no_statistics_of_its_training_images(
+    problems: Problems, load: Load, settings: str
+) -> None:
+    given = f"tokenizer.bottleneck={{use: identity, {settings}}}"
+    (problem,) = problems(*TRAINED, *PLAIN, IDENTITY[0], given)
+    assert problem.path == "tokenizer.bottleneck"
+    assert not unstated(problem, "identity", "train_encoder=false", "bottleneck.use=sphere")
+    load(*TRAINED, *PLAIN, *IDENTITY, "tokenizer.train_encoder=false")
+    load(*TRAINED, *PLAIN, *IDENTITY, "tokenizer.weights=t.pt")
+
+
+def test_an_adaptive_weight_is_measured_at_the_last_layer_before_the_latents(
+    problems: Problems, load: Load
+) -> None:
+    adaptive = (*LDM, VF, TEACHER)
+    load(*adaptive)
+    modulator = "tokenizer.modulator={use: dam, depth: 1, heads: 4}"
+    (problem,) = problems(*adaptive, "tokenizer.modulator=null", modulator)
+    assert problem.path == "tokenizer.regularizers.vf"
+    assert not unstated(
+        problem, "diagonal_gaussian", "train_encoder", "ldm_cnn", "modulator", "adaptive=false"
+    )
+    load(
+        *adaptive, "tokenizer.modulator=null", modulator, "tokenizer.regularizers.vf.adaptive=false"
+    )
+
+
 def test_it_is_no_extractor(problems: Problems) -> None:
     extractor = "extractor={use: ldm_cnn, channels: 32, multipliers: [1, 1], train: null}"
     (problem,) = problems("extractor=null", extractor, "data.image_size=8")
