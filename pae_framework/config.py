@@ -425,6 +425,10 @@ class EncoderConfig(ComponentConfig):
         """Number of parameters; None if unknown before it is built."""
         return None
 
+    def frozen_parameters(self, image_size: int) -> int:
+        """How many of them a training of the encoder by itself leaves frozen."""
+        return 0
+
     def activations(self, image_size: int) -> int | None:
         """Numbers kept for the backward pass, per image; None if unknown.
 

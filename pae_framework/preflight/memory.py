@@ -147,7 +147,12 @@ def _encoder(encoder: EncoderComponent, size: int, trained: bool = False) -> _Ne
 def _pretraining(stage: str, component: EncoderComponent | None, size: int) -> list[_Network]:
     assert component is not None
     config = component.config
-    return [_Network(stage, config.parameters(size), config.activations(size))]
+    parameters, frozen = config.parameters(size), config.frozen_parameters(size)
+    trained = None if parameters is None else parameters - frozen
+    return [
+        _Network(stage, trained, config.activations(size)),
+        _Network("frozen part", frozen, trained=False),
+    ]
 
 
 def _refinement(recipe: Recipe) -> list[_Network]:
