@@ -146,11 +146,11 @@ def load_statistics(path: Path) -> LatentStatistics:
     return _checked(LatentStatistics(tensors["mean"].float(), tensors["std"].float()), path)
 
 
-def load_standardization(path: Path) -> tuple[Tensor, Tensor]:
+def load_standardization(path: Path) -> tuple[Tensor | None, Tensor | None]:
     """Mean and variance (C, h, w) of each position, from a file of RAE: ``mean`` and ``var``.
 
-    Latents are standardized as (z - mean) / sqrt(var + 1e-5). Either may be None in the file: then
-    it is 0, or what leaves latents as they are.
+    Latents are standardized as (z - mean) / sqrt(var + 1e-5). Either may be None: then it is 0, or
+    1 - 1e-5, which leaves latents as they are.
 
     Raises:
         DataError: the file is missing or damaged, or holds no valid statistics.
@@ -158,30 +158,26 @@ def load_standardization(path: Path) -> tuple[Tensor, Tensor]:
     try:
         content = read_untrusted(path)
         if not isinstance(content, Mapping) or "var" not in content:
-            raise DataError(f"{path}: expected RAE's `mean` and `var`, at most one of them None")
+            raise DataError(f"{path}: expected RAE's `mean` and `var`, each a tensor or None")
         given = {key: content.get(key) for key in ("mean", "var")}
         given = {key: value for key, value in given.items() if value is not None}
         tensors = plain_tensors(given, str(path), path.stat().st_size)
     except CheckpointError as error:
         raise DataError(str(error)) from error
     _require_standardization(tensors, path)
-    some = next(iter(tensors.values())).float()
-    unchanged = torch.full_like(some, 1 - STANDARD_EPS)
-    mean, variance = tensors.get("mean", torch.zeros_like(some)), tensors.get("var", unchanged)
-    return mean.float(), variance.float()
+    mean, variance = (tensors[key].float() if key in tensors else None for key in ("mean", "var"))
+    return mean, variance
 
 
 def _require_standardization(tensors: Mapping[str, Tensor], path: Path) -> None:
-    found = {key: (*tensor.shape, tensor.dtype) for key, tensor in tensors.items()}
-    kinds = set(found.values())
-    shape = next(iter(tensors.values())).shape if len(kinds) == 1 else ()
-    if len(shape) != 3 or shape[1] != shape[2]:
+    found = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    shapes = set(found.values())
+    if len(shapes) > 1 or any(len(x) != 3 or x[1] != x[2] for x in shapes):
         raise DataError(
-            f"{path}: expected RAE's `mean` and `var` of shape (C, h, h), at most one of them "
-            f"None; found {found}"
+            f"{path}: expected RAE's `mean` and `var` of the same shape (C, h, h); found {found}"
         )
     for key, tensor in tensors.items():
-        if not tensor.is_floating_point() or not tensor.isfinite().all():
+        if not tensor.is_floating_point() or not tensor.float().isfinite().all():
             raise DataError(f"{path}: `{key}` holds NaN, infinity or integers ({tensor.dtype})")
     if "var" in tensors and (tensors["var"] < 0).any():
         raise DataError(f"{path}: `var` holds negative numbers")
