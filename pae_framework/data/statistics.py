@@ -9,7 +9,7 @@ Shapes: B latents of a batch (B, C, h, w), statistics (1, C, 1, 1).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,6 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from pae_framework.contracts import LatentRows
 from pae_framework.data.data_settings import STATISTICS
 from pae_framework.data.latent_dataset import LatentDataset
 from pae_framework.errors import CheckpointError, DataError
@@ -81,21 +80,26 @@ def recorded_tokenizer(directory: Path) -> str | None:
     return metadata.get(TOKENIZER)
 
 
+def statistics_rows(count: int, seed: int = 0, rows: int = 10_000) -> Tensor:
+    """Which of ``count`` latents the statistics are of, in order: at most ``rows``, by the seed."""
+    return (
+        torch.randperm(count, generator=generator(seed, "latent statistics"))[:rows].sort().values
+    )
+
+
 def compute_statistics(directory: Path, seed: int = 0, rows: int = 10_000) -> LatentStatistics:
-    """:func:`statistics_of` the latents in a directory."""
-    return statistics_of(LatentDataset(directory), directory, seed, rows)
+    """:func:`statistics_of` the latents in a directory, without those of mirrored images."""
+    latents = LatentDataset(directory)
+    chunks = statistics_rows(len(latents), seed, rows).split(CHUNK)
+    return statistics_of(map(latents.read, chunks), directory)
 
 
-def statistics_of(
-    latents: LatentRows, directory: Path, seed: int = 0, rows: int = 10_000
-) -> LatentStatistics:
-    """Compute the statistics of latents, without those of mirrored images.
+def statistics_of(batches: Iterable[Tensor], directory: Path) -> LatentStatistics:
+    """Compute the statistics of latents in a single pass.
 
     Args:
-        latents: those of the chosen rows are read twice.
+        batches: the latents, each (B, C, h, w); at least one.
         directory: of the stage, for messages.
-        seed: chooses the rows if there are more than ``rows``.
-        rows: largest number of latents that are read.
 
     Returns:
         Mean and unbiased deviation over (rows, h, w), summed in float64.
@@ -103,17 +107,20 @@ def statistics_of(
     Raises:
         DataError: a channel is constant or not finite.
     """
-    chosen = torch.randperm(len(latents), generator=generator(seed, "latent statistics"))[:rows]
-    chunks = chosen.sort().values.split(CHUNK)
-
-    def sum_over_chunks(of: Callable[[Tensor], Tensor]) -> Tensor:
-        sums = [of(latents.read(chunk).double()).sum(dim=(0, 2, 3)) for chunk in chunks]
-        return torch.stack(sums).sum(dim=0).view(1, -1, 1, 1)  # (1, C, 1, 1)
-
-    values = len(chosen) * latents.read(chosen[:1])[0, 0].numel()
-    mean = sum_over_chunks(lambda z: z) / values
-    variance = sum_over_chunks(lambda z: (z - mean).square()) / max(1, values - 1)
-    return _checked(LatentStatistics(mean.float(), variance.sqrt().float()), directory)
+    count = 0
+    mean = square = torch.zeros((), dtype=torch.float64)  # squared deviations from the mean
+    for batch in batches:
+        values = batch.double().transpose(0, 1).flatten(1)  # (C, B h w)
+        more = values.shape[1]
+        shift = values.mean(dim=1) - mean  # (C,)
+        # Chan, Golub and LeVeque (1979), as in the identity bottleneck
+        square = square + values.var(dim=1, unbiased=False) * more
+        square = square + shift.square() * (count * more / (count + more))
+        mean = mean + shift * (more / (count + more))
+        count += more
+    std = (square / max(1, count - 1)).sqrt()
+    found = LatentStatistics(*(x.float().view(1, -1, 1, 1) for x in (mean, std)))
+    return _checked(found, directory)
 
 
 def load_statistics(path: Path) -> LatentStatistics:
