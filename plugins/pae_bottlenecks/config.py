@@ -77,7 +77,7 @@ class IdentityConfig(BottleneckConfig):
     statistics: PathText | None = Field(
         None,
         description="file with RAE's statistics (stat.pt: `mean` and `var`, per channel and "
-        "position; `mean` may be None); null: measured",
+        "position; either may be None); null: measured",
     )
 
     def files(self) -> Mapping[str, Path]:

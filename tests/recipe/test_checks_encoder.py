@@ -119,6 +119,22 @@ def test_a_convolutional_pair_needs_neither_projector_nor_stage(load: Load) -> N
     assert not recipe.tokenizer.bottleneck.config.projects
 
 
+def test_memory_of_a_generator_that_encodes_counts_the_decoder_of_the_tokenizer(load: Load) -> None:
+    """The decoder reads latents of half the encoder's width."""
+
+    def of_generator(*overrides: str) -> StageMemory:
+        changes = ("evaluate=null", "sample=null", *overrides)
+        estimates = training_memory(load(*LDM[:-3], *changes).recipe)
+        return next(one for one in estimates if one.stage == "generator")
+
+    tokenizer = load(*LDM).recipe.tokenizer
+    encoder, decoder = tokenizer.encoder.config, tokenizer.decoder.config
+    width = encoder.token_width() // 2
+    parameters = encoder.parameters(32) + decoder.parameters(width, 2)
+    more = of_generator("latents.stored=false").weights - of_generator().weights
+    assert more == 4 * parameters  # float32
+
+
 @pytest.mark.parametrize(
     ("override", "path", "facts"),
     [
