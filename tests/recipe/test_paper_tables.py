@@ -82,7 +82,7 @@ def angles(recipe: Recipe) -> set[float]:
 
 @pytest.mark.parametrize("table", TABLES)
 def test_the_source_says_how_long_the_tokenizer_trained(table: str) -> None:
-    """As far as known: the paper states 25 epochs for gFID 1.86 with all terms, which 2b has, too."""
+    """The paper states 25 epochs for gFID 1.86 with all terms, which its Table 2b has, too."""
     sweep = loaded(table).recipe.sweep
     assert sweep is not None
     assert sweep.paper is not None
