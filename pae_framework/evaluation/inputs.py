@@ -280,7 +280,9 @@ class RunInputs(EvaluationInputs):
             "features": None
             if self._context.recipe.composed
             else "the tokenizer has no encoder tokens",
-            "perceptual": None if tokenizer.perceptual else "the recipe has no tokenizer.lpips",
+            "perceptual": None
+            if tokenizer.perceptual
+            else "add `lpips: {weights: default}` to the map of the tokenizer",
             "encode": None if tokenizer.encodes else "the tokenizer does not encode",
             "decode": None if tokenizer.decodes else "the tokenizer does not decode",
         }
