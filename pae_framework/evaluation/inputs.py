@@ -278,7 +278,8 @@ class RunInputs(EvaluationInputs):
     def unavailable(self) -> Mapping[str, str]:
         tokenizer = self._context.recipe.tokenizer
         features = _lacks_frozen_features(self._context.recipe)
-        perceptual = None if tokenizer.perceptual else "the recipe has no tokenizer.lpips"
+        hint = "add `lpips: {weights: default}` to the map of the tokenizer"
+        perceptual = None if tokenizer.perceptual else hint
         if features and isinstance(tokenizer.perceptual, PerceptualSettings):
             perceptual = f"tokenizer.reconstruction.lpips has weight 0, and {features}"
         reasons = {

@@ -4,6 +4,7 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
 from torch import nn
 
 from pae_framework.config import DataSourceConfig, EncoderConfig
@@ -14,7 +15,11 @@ from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.tokenizer.losses.lpips import build_lpips
 from pae_framework.tokenizer.model import ComposedTokenizer
-from pae_framework.tokenizer.tokenizer_settings import LpipsSettings, ReconstructionSettings
+from pae_framework.tokenizer.tokenizer_settings import (
+    LpipsNetwork,
+    LpipsSettings,
+    ReconstructionSettings,
+)
 
 
 class CountingExtractor:
@@ -136,6 +141,15 @@ def test_the_perceptual_distance_is_named():
     assert "stand-in for LPIPS" in judging_by().perceptual_name
     assert "layers 0, 2" in judging_by(perceptual={"layers": [0, 2]}).perceptual_name
     assert judging_by(lpips={"weight": 1.0}).perceptual_name.startswith("LPIPS (VGG-16")
+
+
+def test_without_a_perceptual_distance_it_is_said_what_to_add():
+    tokenizer = SimpleNamespace(perceptual=None, encodes=True, decodes=True)
+    recipe = SimpleNamespace(composed=None, tokenizer=tokenizer)
+    reasons = RunInputs(SimpleNamespace(recipe=recipe)).unavailable
+    assert reasons.keys() == {"features", "perceptual"}
+    added = yaml.safe_load(reasons["perceptual"].split("`")[1])
+    assert LpipsNetwork.model_validate(added["lpips"]).weights == "default"
 
 
 class SortedByClass(DataSource):
