@@ -24,6 +24,7 @@ from pae_framework.recipe.loaded import LoadedRecipe, build
 from pae_framework.recipe.models import MAX_NAME
 from pae_framework.recipe.nodes import tree
 from pae_framework.recipe.plugin_files import with_plugin_files
+from pae_framework.recipe.yaml_source import yaml_reason
 from pae_framework.registry import Registry
 from pae_framework.runs.directory import RESOLVED
 from pae_framework.runs.opened import open_run
@@ -215,8 +216,9 @@ def _written(text: str, registry: Registry) -> dict[str, Any] | None:
     try:
         found = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        problem = str(error).replace("\n", " ")
-        raise UsageError(f"--tokenizer: {text} is no map in YAML or JSON: {problem}") from error
+        raise UsageError(
+            f"--tokenizer: {text} is no map in YAML or JSON: {yaml_reason(error)}"
+        ) from error
     if not isinstance(found, dict):
         raise UsageError(f"--tokenizer: {text} is no map in YAML or JSON")
     return found
