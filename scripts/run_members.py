@@ -3,7 +3,7 @@
 When a member ends, its metrics, its fingerprint, the environment, and PSNR after 80 % and 100 % of
 the tokenizer's steps go to ``docs/results/SWEEP/MEMBER.json``. Members whose file is there and
 whose recipe has not changed are skipped, so the work can stop at any time, and continue on another
-machine from what is committed. ``--table`` only prints the table of what is there.
+machine from what is committed. ``--table`` only prints the table of these, and names the outdated.
 """
 
 from __future__ import annotations
@@ -24,7 +24,7 @@ from pae_framework.launch.run_sweep import member_directory
 from pae_framework.notebook import RunTokenizer
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.loaded import LoadedRecipe
-from pae_framework.recipe.sweep import Member, chosen_members, expand
+from pae_framework.recipe.sweep import Member, chosen_members
 from pae_framework.report.beside_paper import paper_table
 from pae_framework.report.table import comparison_table, sweep_members
 from pae_framework.report.text import comparison_markdown, paper_markdown
@@ -52,7 +52,7 @@ def main(arguments: Sequence[str]) -> int:
     folder = options.kept / loaded.recipe.name
     sweep = RunDirectory.at(Path("runs") / loaded.recipe.name)
     if options.table:
-        print_line(table(loaded, folder))
+        print_line(table(loaded, folder, sweep))
         return 0
     for member in chosen_members(loaded, options.only):
         path = folder / f"{member.name}.json"
@@ -144,19 +144,23 @@ def convergence(psnr: dict[str, float]) -> str:
     return f"{word}: PSNR {gain:+.2f} dB from step {earlier[-1]} to {last}"
 
 
-def table(loaded: LoadedRecipe, folder: Path) -> str:
-    """The kept results as Markdown, with published values and the members that have not run."""
-    paths = {member.name: folder / f"{member.name}.json" for member in expand(loaded)}
-    missing = [name for name, path in paths.items() if not path.exists()]
-    kept = [read_json(path) for path in paths.values() if path.exists()]
-    members = sweep_members(kept)
-    parts = [comparison_markdown(*comparison_table(members))] if members else []
+def table(loaded: LoadedRecipe, folder: Path, sweep: RunDirectory) -> str:
+    """The kept results as Markdown, with published values and the members without a result."""
+    members = chosen_members(loaded, None)
+    paths = {member.name: folder / f"{member.name}.json" for member in members}
+    present = [m.name for m in members if paths[m.name].exists()]
+    current = [m.name for m in members if is_kept(paths[m.name], m, sweep)]
+    kept = [read_json(paths[name]) for name in current]
+    found = sweep_members(kept)
+    parts = [comparison_markdown(*comparison_table(found))] if found else []
     parts += [f"{entry['member']}: {convergence(entry['psnr'])}" for entry in kept]
-    sweep = loaded.recipe.sweep
-    if sweep and sweep.paper:
-        source, values = sweep.paper.source, sweep.paper.values
-        parts.append(paper_markdown(paper_table(source, values, list(sweep.variants), members)))
-    if missing:
+    settings = loaded.recipe.sweep
+    if settings and settings.paper:
+        source, values = settings.paper.source, settings.paper.values
+        parts.append(paper_markdown(paper_table(source, values, list(settings.variants), found)))
+    if outdated := [name for name in present if name not in current]:
+        parts.append(f"Outdated, of another recipe: {', '.join(outdated)}.")
+    if missing := [name for name in paths if name not in present]:
         parts.append(f"Not run: {', '.join(missing)}.")
     return "\n\n".join(parts)
 

@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 
+from pae_framework.errors import UsageError
 from pae_framework.recipe.load import load_recipe
 from pae_framework.tensor_files import save_tensors
 
@@ -106,13 +107,43 @@ def test_only_members_that_a_change_concerns_run_again(script: ModuleType, runs:
     assert runs.names == ["all-seed0"]
 
 
+def table(script: ModuleType, *overrides: str) -> str:
+    loaded = load_recipe("mine.yaml", overrides)
+    return script.table(loaded, Path("kept/mine"), script.RunDirectory.at(Path("runs/mine")))
+
+
 def test_the_table_names_what_has_not_run(script: ModuleType, runs: Runs) -> None:
     script.main(["mine.yaml", "--kept", "kept", "--only", "all-*"])
-    text = script.table(load_recipe("mine.yaml"), Path("kept/mine"))
+    text = table(script)
     assert "| all | 0, 1 | 0.550 ± 0.050 |" in text
     assert "| none | 0.19 | not run |" in text
     assert "| all | 0.50 | 0.550 ± 0.050 |" in text
     assert text.endswith("Not run: none-seed0, none-seed1.")
+
+
+def test_the_table_leaves_out_results_of_another_recipe(script: ModuleType, runs: Runs) -> None:
+    script.main(["mine.yaml", "--kept", "kept", "--only", "*-seed0"])
+    script.main(["mine.yaml", "--kept", "kept", "--only", "all-seed1"])
+    text = table(script, "tokenizer.regularizers.scr.weight=0.5")  # `none` has no such term
+    assert "| none | 0.19 | 0.500 |" in text
+    assert "| all | 0.50 | not run |" in text
+    outdated, missing = text.split("\n\n")[-2:]
+    assert outdated.startswith("Outdated")
+    assert outdated.endswith(": all-seed0, all-seed1.")
+    assert missing == "Not run: none-seed1."
+
+
+def test_no_result_is_of_a_recipe_that_every_member_changed(script: ModuleType, runs: Runs) -> None:
+    script.main(["mine.yaml", "--kept", "kept"])
+    text = table(script, "generator.train.lr=5e-3")
+    assert "0.5" not in text.replace("| all | 0.50 |", "")
+    assert text.endswith(f": {', '.join(NAMES)}.")
+
+
+@pytest.mark.parametrize("option", [[], ["--table"], ["--only", "all-*"]])
+def test_a_recipe_without_a_sweep_has_no_members(script: ModuleType, option: list[str]) -> None:
+    with pytest.raises(UsageError, match="quickstart has no sweep"):
+        script.main(["quickstart", *option])
 
 
 @pytest.mark.parametrize(

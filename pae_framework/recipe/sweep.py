@@ -54,9 +54,11 @@ def chosen_members(loaded: LoadedRecipe, only: str | None) -> list[Member]:
     """The members of a sweep whose names match the pattern ``only``, e.g. ``ssr-*``; None: all.
 
     Raises:
-        UsageError: no name matches.
+        UsageError: no name matches, or the recipe has no ``sweep``.
     """
     members = expand(loaded)
+    if not members:
+        raise UsageError(f"{loaded.recipe.name} has no sweep")
     chosen = [m for m in members if only is None or fnmatch.fnmatch(m.name, only)]
     if not chosen:
         names = ", ".join(member.name for member in members)

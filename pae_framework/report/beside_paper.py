@@ -6,7 +6,14 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from pae_framework.report.metrics import at_of, fixed, headline, is_reference
-from pae_framework.report.table import Cell, Column, MemberMetrics, comparison_table
+from pae_framework.report.table import (
+    Cell,
+    Column,
+    MemberMetrics,
+    Row,
+    comparison_table,
+    table_notes,
+)
 
 NOT_RUN = "not run"
 _ALIKE = {"gFID": ("FID", "gFID", "gFD"), "rFID": ("rFID", "rFD")}
@@ -15,11 +22,27 @@ _ALIKE = {"gFID": ("FID", "gFID", "gFD"), "rFID": ("rFID", "rFD")}
 
 @dataclass(frozen=True)
 class PaperMetric:
-    """A published metric, the label of ours beside it (None: not measured), and its direction."""
+    """A published metric and our column beside it; None: not measured."""
 
     name: str
-    ours: str | None
-    arrow: str
+    column: Column | None
+
+    @property
+    def ours(self) -> str | None:
+        """The label of ours."""
+        return None if self.column is None else self.column.label
+
+    @property
+    def arrow(self) -> str:
+        """The better direction; empty if not measured."""
+        return "" if self.column is None else self.column.arrow
+
+    @property
+    def heading(self) -> str:
+        """What stands over our values: ``ours``, with the metric if it is another."""
+        if self.ours is None:
+            return "ours (none)"
+        return "ours" if self.ours == self.name else f"ours ({self.ours})"
 
 
 @dataclass(frozen=True)
@@ -39,10 +62,23 @@ class PaperTable:
     rows: tuple[PaperRow, ...]
 
     @property
-    def others(self) -> list[str]:
-        """Which of our metrics are not the published ones, such as ``gFD instead of gFID``."""
-        pairs = ((each.name, each.ours) for each in self.metrics)
-        return [f"{ours} instead of {name}" for name, ours in pairs if ours not in (None, name)]
+    def notes(self) -> list[str]:
+        """What a reader has to know: the source, how ours are measured, and what compares."""
+        measured = [each for each in self.metrics if each.column is not None]
+        others = [f"{x.ours} instead of {x.name}" for x in measured if x.ours != x.name]
+        text = (
+            f"Paper: {self.source}. Ours: mean over seeds ± half their range, by the protocols of "
+            "this sweep."
+        )
+        if others:
+            text += (
+                f" Where ours is another metric ({', '.join(others)}), only the order of the "
+                "variants compares."
+            )
+        text += " A dash: not published or not measured."
+        columns = [each.column for each in measured if each.column is not None]
+        at = [f"Ours is {x.label} at {x.condition}." for x in columns if x.at]
+        return [" ".join([text, *at]), *table_notes(columns)]
 
 
 def paper_table(
@@ -62,7 +98,7 @@ def paper_table(
     columns, rows = comparison_table(members)
     cells = {row.variant: row.cells for row in rows}
     names = dict.fromkeys(name for published in values.values() for name in published)
-    beside = {name: _closest(name, columns, members) for name in names}
+    beside = {name: _closest(name, columns, rows, members) for name in names}
     decimals = {
         name: max(_decimals(published[name]) for published in values.values() if name in published)
         for name in names
@@ -74,25 +110,30 @@ def paper_table(
 
     return PaperTable(
         source,
-        tuple(
-            PaperMetric(name, None, "")
-            if index is None
-            else PaperMetric(name, columns[index].label, columns[index].arrow)
-            for name, index in beside.items()
-        ),
+        tuple(PaperMetric(name, None if i is None else columns[i]) for name, i in beside.items()),
         tuple(PaperRow(each, tuple(pair(name, each) for name in names)) for each in variants),
     )
 
 
-def _closest(name: str, columns: Sequence[Column], members: Sequence[MemberMetrics]) -> int | None:
-    """Index of the column that stands beside a published metric."""
-    metrics = [m for member in members for m in member.metrics if not is_reference(m)]
-    leading = {(str(m["name"]), at_of(m)) for m in headline(metrics)}
-    for label in _ALIKE.get(name, (name,)):
-        for i, column in enumerate(columns):
-            if column.label == label and (column.name, column.at) in leading:
-                return i
-    return None
+def _closest(
+    name: str, columns: Sequence[Column], rows: Sequence[Row], members: Sequence[MemberMetrics]
+) -> int | None:
+    """Index of the column that stands beside a published metric.
+
+    Of the columns that most of the finished variants have, it is the closest.
+    """
+    labels = _ALIKE.get(name, (name,))
+    counts = {
+        i: sum(row.cells[i].count > 0 for row in rows)
+        for i, column in enumerate(columns)
+        if column.label in labels
+    }
+    most = max((1, *counts.values()))
+    shared = {(columns[i].name, columns[i].at): i for i, count in counts.items() if count == most}
+    metrics = (m for member in members for m in member.metrics if not is_reference(m))
+    leading = headline([m for m in metrics if (str(m["name"]), at_of(m)) in shared])
+    found = [shared[str(m["name"]), at_of(m)] for m in leading]
+    return min(found, key=lambda i: labels.index(columns[i].label), default=None)
 
 
 def _ours(cells: Sequence[Cell] | None, column: int | None) -> str:

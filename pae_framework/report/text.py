@@ -65,16 +65,14 @@ def comparison_markdown(columns: Sequence[Column], rows: Sequence[Row]) -> str:
 
 
 def paper_markdown(table: PaperTable) -> str:
-    """Published values of a sweep's variants beside ours as a Markdown table, with the source."""
+    """Published values of a sweep's variants beside ours as a Markdown table with its notes."""
     heading = ["variant"]
     for metric in table.metrics:
         name = f"{metric.name} {metric.arrow}".rstrip()
-        ours = metric.ours or metric.name
-        heading += [f"{name}, paper", f"{ours}, ours"]
+        heading += [f"{name}, paper", f"{metric.name}, {metric.heading}"]
     lines = [(row.variant, *(text for pair in row.cells for text in pair)) for row in table.rows]
-    return "\n\n".join(
-        [_markdown(heading, lines, numbers_from=1), _escape(f"Paper: {table.source}.")]
-    )
+    notes = [_escape(note) for note in table.notes]
+    return "\n\n".join([_markdown(heading, lines, numbers_from=1), *notes])
 
 
 def _comparison(

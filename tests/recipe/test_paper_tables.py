@@ -5,6 +5,7 @@ Values that the paper states in several tables are the same in all sweeps.
 
 from __future__ import annotations
 
+import shlex
 from collections.abc import Mapping
 from functools import cache
 from itertools import combinations
@@ -54,6 +55,40 @@ def test_its_header_says_how_to_run_it_and_that_nobody_has(name: str) -> None:
     assert all(line.startswith("#") for line in header.splitlines())
     assert f"#   pae run {name}\n" in header
     assert (f"{name} extends=paper/miniature" in header) == (name in OVER_MINIATURE)
+
+
+def in_miniature(table: str) -> LoadedRecipe:
+    """The sweep of the command for the miniature in a header."""
+    header = library.find(table).read_text(encoding="utf-8").partition("# yaml-language-server")[0]
+    lines = header.replace("\\\n#", " ").splitlines()
+    command = next(line for line in lines if f"pae run {table} extends=paper/miniature" in line)
+    return load_recipe(table, shlex.split(command.lstrip("#"))[3:])
+
+
+@pytest.mark.parametrize("table", OVER_MINIATURE)
+def test_in_miniature_every_variant_has_angles_of_the_miniature(table: str) -> None:
+    known = angles(load_recipe("paper/miniature").recipe)
+    found = [angles(member.loaded.recipe) for member in expand(in_miniature(table))]
+    assert known == {20, 40}
+    assert all(each <= known for each in found)
+    if table == "paper/table3d":
+        assert found == [set(), {20}, {40}, known]
+
+
+def angles(recipe: Recipe) -> set[float]:
+    term = recipe.tokenizer_section.active_regularizers.get("mcr")
+    return set() if term is None else set(term.config.model_dump()["angles"])
+
+
+@pytest.mark.parametrize("table", TABLES)
+def test_the_source_says_how_long_the_tokenizer_trained(table: str) -> None:
+    """The paper states 25 epochs for gFID 1.86 with all terms, which its Table 2b has, too."""
+    sweep = loaded(table).recipe.sweep
+    assert sweep is not None
+    assert sweep.paper is not None
+    known = 1.86 in [values["gFID"] for values in sweep.paper.values.values()]
+    assert known == (table in ("paper/table2a", "paper/table2b"))
+    assert ("25 epochs of the tokenizer" if known else "unknown") in sweep.paper.source
 
 
 @pytest.mark.parametrize("table", TABLES)

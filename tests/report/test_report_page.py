@@ -399,6 +399,14 @@ def test_a_sweep_shows_published_values_beside_its_own(sweep):
     assert "late 0.20 not run – not run" in text  # noqa: RUF001
     assert "Table 1 of a paper" in text
     assert "gFD instead of gFID" in text
+    assert all(note in text for note in table.notes)
+    other = metrics()
+    for found in other:
+        found["protocol"] = {**found["protocol"], "count": 7}
+    marked = [*sweep.members, MemberMetrics("late", 0, other)]
+    table = paper_table("Table 1 of a paper", values, sweep.variants, marked)
+    text = Page(render_sweep(replace(sweep, paper=table))).text
+    assert "values with different numbers do not compare" in text
 
 
 def test_sweep_without_finished_members():

@@ -53,6 +53,14 @@ def _check_trained(tokenizer: TokenizerSection) -> Iterator[Inconsistency]:
         message = f"{tokenizer.modulator.use!r} ignores the tokens of the encoder that is trained"
         hint = "set tokenizer.train_encoder=false or tokenizer.modulator.use=none"
         yield Inconsistency(path, message, hint)
+    if tokenizer.bottleneck.config.standardizes and tokenizer.weights is None:
+        path = ("tokenizer", "bottleneck")
+        message = (
+            f"{tokenizer.bottleneck.use!r} standardizes by statistics from before the training, "
+            "but tokenizer.train_encoder changes the tokens"
+        )
+        hint = "set tokenizer.train_encoder=false or tokenizer.bottleneck.use=sphere"
+        yield Inconsistency(path, message, hint)
 
 
 def _check_teacher(
