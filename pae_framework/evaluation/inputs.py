@@ -278,21 +278,14 @@ class RunInputs(EvaluationInputs):
     def unavailable(self) -> Mapping[str, str]:
         tokenizer = self._context.recipe.tokenizer
         features = _lacks_frozen_features(self._context.recipe)
-        perceptual = None if tokenizer.perceptual else "the recipe has no tokenizer.lpips"
+        perceptual = None
+        if tokenizer.perceptual is None:
+            perceptual = "add `lpips: {weights: default}` to the map of the tokenizer"
         if features and isinstance(tokenizer.perceptual, PerceptualSettings):
             perceptual = f"tokenizer.reconstruction.lpips has weight 0, and {features}"
         reasons = {
-<<<<<<< HEAD
-            "features": None
-            if self._context.recipe.composed
-            else "the tokenizer has no encoder tokens",
-            "perceptual": None
-            if tokenizer.perceptual
-            else "add `lpips: {weights: default}` to the map of the tokenizer",
-=======
             "features": features,
             "perceptual": perceptual,
->>>>>>> main
             "encode": None if tokenizer.encodes else "the tokenizer does not encode",
             "decode": None if tokenizer.decodes else "the tokenizer does not decode",
         }
