@@ -43,7 +43,7 @@ class PlainObjective(TokenizerObjective):
             reconstruction=reconstruction,
             features=features,
             posterior=posterior,
-            target=self._target(features),
+            target=self._target(features, features),
             decode=tokenizer.decode,
             distance=lambda a, b: total(compare(a, b), a),
             generator=generator,

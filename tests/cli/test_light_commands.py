@@ -335,7 +335,7 @@ def test_list_plugins_names_kind_origin_and_state(pae: Pae) -> None:
 def test_list_plugins_of_an_unknown_kind_lists_the_kinds(pae: Pae) -> None:
     answer = pae("list-plugins", "encoders")
     assert answer.code == 2
-    assert re.search(r"'encoders'.*dataset, encoder,", answer.err)
+    assert re.search(r"'encoders'.*dataset, tokenizer, encoder,", answer.err)
 
 
 def test_list_plugins_takes_the_kind_as_argument_or_option(pae: Pae) -> None:

@@ -62,6 +62,7 @@ class Material:
     sample_sets: tuple[SampleSet, ...] = ()
     extractor: MeanColor = field(default_factory=MeanColor)
     seed: int = 0
+    unavailable: dict[str, str] = field(default_factory=dict)
     perceptual_name: str = "mean absolute difference (a stand-in for LPIPS)"
     sha256: str = "none"
     training_images: Tensor | None = None

@@ -155,6 +155,7 @@ class Material:
     train_latents: Rows
     images: Tensor
     seed: int = 0
+    unavailable: dict[str, str] = field(default_factory=dict)
     device: str = "cpu"
     extractor: MeanColor = field(default_factory=MeanColor)
     network: Inception = field(default_factory=Inception)

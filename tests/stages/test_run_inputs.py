@@ -145,7 +145,8 @@ def test_the_perceptual_distance_is_named():
 
 def test_without_a_perceptual_distance_it_is_said_what_to_add():
     tokenizer = SimpleNamespace(perceptual=None, encodes=True, decodes=True)
-    recipe = SimpleNamespace(composed=None, tokenizer=tokenizer)
+    data = SimpleNamespace(test_images=None)
+    recipe = SimpleNamespace(data=data, composed=None, tokenizer=tokenizer)
     reasons = RunInputs(SimpleNamespace(recipe=recipe)).unavailable
     assert reasons.keys() == {"features", "perceptual"}
     added = yaml.safe_load(reasons["perceptual"].split("`")[1])

@@ -110,7 +110,7 @@ def evaluate(
     run_dir: Annotated[
         Path | None,
         typer.Option(
-            metavar="DIR",
+            metavar="FOLDER",
             help="with --tokenizer: directory of the run  [default: runs/evaluate-<name>]",
         ),
     ] = None,
