@@ -425,6 +425,10 @@ class EncoderConfig(ComponentConfig):
         """Number of parameters; None if unknown before it is built."""
         return None
 
+    def frozen_parameters(self, image_size: int) -> int:
+        """How many of them a training of the encoder by itself leaves frozen."""
+        return 0
+
     def activations(self, image_size: int) -> int | None:
         """Numbers kept for the backward pass, per image; None if unknown.
 
@@ -444,6 +448,9 @@ class ModulatorConfig(ComponentConfig):
 
     replaces_tokens: ClassVar[bool] = False
     """Whether it ignores the encoder's tokens, so that the encoder cannot be trained with it."""
+
+    keeps_tokens: ClassVar[bool] = False
+    """Whether the encoder's tokens go to the bottleneck unchanged."""
 
     def stated_heads(self) -> int | None:
         """Number of attention heads set by its parameters; None: as many as the encoder."""
@@ -474,6 +481,10 @@ class BottleneckConfig(ComponentConfig):
 
     has_moments: ClassVar[bool] = False
     """Whether its latents come with a mean and a variance."""
+
+    standardizes: ClassVar[bool] = False
+    """Whether it standardizes by statistics from before the training: the encoder must be
+    frozen."""
 
     required_methods = frozenset({"latent_channels"})
 
@@ -556,8 +567,8 @@ class RegularizerConfig(ComponentConfig):
         """Whether ``|grad of reconstruction| / |grad of the term|`` also multiplies the term.
 
         It must equal the regularizer's ``adaptive``. Both gradients are taken at the last layer
-        before the latents. The recipe must have such a layer, in a projector or a trained encoder,
-        and a reconstruction term.
+        before the latents. The recipe must have such a layer, in a projector or in a trained
+        encoder without a modulator, and a reconstruction term.
         """
         return False
 

@@ -11,6 +11,7 @@ import http.client
 import os
 import urllib.request
 from collections.abc import Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Protocol
@@ -116,6 +117,32 @@ class UrlFile:
             if not digest.startswith(self.digest):
                 raise OSError(f"its SHA-256 is {digest}, not {self.digest}...")
         return self.path
+
+
+@dataclass(frozen=True)
+class EitherFile:
+    """Files with the same weights: a cached one is used, otherwise the first one is downloaded."""
+
+    files: tuple[RemoteFile, ...]
+
+    @property
+    def where(self) -> str:
+        """Address of the first file."""
+        return self.files[0].where
+
+    def cached(self) -> Path | None:
+        """Path of a file on this machine, or None."""
+        return next((path for file in self.files if (path := file.cached()) is not None), None)
+
+    def fetch(self) -> Path:
+        """Path of a file on this machine; downloads the first that exists if there is none."""
+        if (found := self.cached()) is not None:
+            return found
+        *others, last = self.files
+        for file in others:
+            with suppress(OSError):
+                return file.fetch()
+        return last.fetch()
 
 
 def _download(url: str, path: Path) -> str:

@@ -46,15 +46,15 @@ def tensor_problem(
 ) -> str | None:
     """A finite tensor of a shape and dtype (None: any floating-point dtype) is promised."""
     if not isinstance(found, Tensor):
-        return f"{what} is a {type(found).__name__}, not a tensor"
+        return f"{what}: a {type(found).__name__}, not a tensor"
     if tuple(found.shape) != shape:
-        return f"{what} has the shape {tuple(found.shape)}, expected {shape}"
+        return f"{what}: shape {tuple(found.shape)}, expected {shape}"
     if dtype is None and not found.is_floating_point():
-        return f"{what} is {found.dtype}, not floating point"
+        return f"{what}: {found.dtype}, not floating point"
     if dtype not in (None, found.dtype):
-        return f"{what} is {found.dtype}, expected {dtype}"
+        return f"{what}: {found.dtype}, expected {dtype}"
     if found.is_floating_point() and not bool(found.isfinite().all()):
-        return f"{what} contains NaN or infinity"
+        return f"{what}: NaN or infinity"
     return None
 
 

@@ -11,7 +11,7 @@ from typing import TypeVar
 
 from PIL import Image
 
-from pae_framework.data.image_files import decoding, open_image
+from pae_framework.data.image_files import decoding, open_image, upright_size
 from pae_framework.errors import DataError
 
 T = TypeVar("T")
@@ -73,6 +73,26 @@ def survey(files: Mapping[str, Path], most: int = MOST) -> Survey:
         [facts for facts in found.values() if isinstance(facts, ImageFacts)],
         {name: problem for name, problem in found.items() if isinstance(problem, str)},
     )
+
+
+def common_side(files: Mapping[str, Path], most: int = MOST) -> int | None:
+    """The shorter side in px of all images that can be read; None if they differ or none can.
+
+    Args:
+        files: paths by name; only their headers are read.
+        most: number of files to read; of more, evenly spaced ones.
+    """
+    chosen = [files[name] for name in evenly_spaced(list(files), most)]
+    with ThreadPoolExecutor(_THREADS) as pool:
+        sides = {side for side in pool.map(_shorter_side, chosen) if side is not None}
+    return sides.pop() if len(sides) == 1 else None
+
+
+def _shorter_side(path: Path) -> int | None:
+    try:
+        return min(upright_size(path))
+    except DataError:
+        return None
 
 
 def evenly_spaced(items: Sequence[T], most: int) -> Sequence[T]:

@@ -9,7 +9,7 @@ Shapes: B latents of a batch (B, C, h, w), statistics (1, C, 1, 1).
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,7 +17,6 @@ import torch
 from safetensors import safe_open
 from torch import Tensor
 
-from pae_framework.contracts import LatentRows
 from pae_framework.data.data_settings import STATISTICS
 from pae_framework.data.latent_dataset import LatentDataset
 from pae_framework.errors import CheckpointError, DataError
@@ -81,21 +80,26 @@ def recorded_tokenizer(directory: Path) -> str | None:
     return metadata.get(TOKENIZER)
 
 
+def statistics_rows(count: int, seed: int = 0, rows: int = 10_000) -> Tensor:
+    """Which of ``count`` latents the statistics are of, in order: at most ``rows``, by the seed."""
+    return (
+        torch.randperm(count, generator=generator(seed, "latent statistics"))[:rows].sort().values
+    )
+
+
 def compute_statistics(directory: Path, seed: int = 0, rows: int = 10_000) -> LatentStatistics:
-    """:func:`statistics_of` the latents in a directory."""
-    return statistics_of(LatentDataset(directory), directory, seed, rows)
+    """:func:`statistics_of` the latents in a directory, without those of mirrored images."""
+    latents = LatentDataset(directory)
+    chunks = statistics_rows(len(latents), seed, rows).split(CHUNK)
+    return statistics_of(map(latents.read, chunks), directory)
 
 
-def statistics_of(
-    latents: LatentRows, directory: Path, seed: int = 0, rows: int = 10_000
-) -> LatentStatistics:
-    """Compute the statistics of latents, without those of mirrored images.
+def statistics_of(batches: Iterable[Tensor], directory: Path) -> LatentStatistics:
+    """Compute the statistics of latents in a single pass.
 
     Args:
-        latents: those of the chosen rows are read twice.
+        batches: the latents, each (B, C, h, w); at least one.
         directory: of the stage, for messages.
-        seed: chooses the rows if there are more than ``rows``.
-        rows: largest number of latents that are read.
 
     Returns:
         Mean and unbiased deviation over (rows, h, w), summed in float64.
@@ -103,17 +107,20 @@ def statistics_of(
     Raises:
         DataError: a channel is constant or not finite.
     """
-    chosen = torch.randperm(len(latents), generator=generator(seed, "latent statistics"))[:rows]
-    chunks = chosen.sort().values.split(CHUNK)
-
-    def sum_over_chunks(of: Callable[[Tensor], Tensor]) -> Tensor:
-        sums = [of(latents.read(chunk).double()).sum(dim=(0, 2, 3)) for chunk in chunks]
-        return torch.stack(sums).sum(dim=0).view(1, -1, 1, 1)  # (1, C, 1, 1)
-
-    values = len(chosen) * latents.read(chosen[:1])[0, 0].numel()
-    mean = sum_over_chunks(lambda z: z) / values
-    variance = sum_over_chunks(lambda z: (z - mean).square()) / max(1, values - 1)
-    return _checked(LatentStatistics(mean.float(), variance.sqrt().float()), directory)
+    count = 0
+    mean = square = torch.zeros((), dtype=torch.float64)  # squared deviations from the mean
+    for batch in batches:
+        values = batch.double().transpose(0, 1).flatten(1)  # (C, B h w)
+        more = values.shape[1]
+        shift = values.mean(dim=1) - mean  # (C,)
+        # Chan, Golub and LeVeque (1979), as in the identity bottleneck
+        square = square + values.var(dim=1, unbiased=False) * more
+        square = square + shift.square() * (count * more / (count + more))
+        mean = mean + shift * (more / (count + more))
+        count += more
+    std = (square / max(1, count - 1)).sqrt()
+    found = LatentStatistics(*(x.float().view(1, -1, 1, 1) for x in (mean, std)))
+    return _checked(found, directory)
 
 
 def load_statistics(path: Path) -> LatentStatistics:
@@ -146,11 +153,11 @@ def load_statistics(path: Path) -> LatentStatistics:
     return _checked(LatentStatistics(tensors["mean"].float(), tensors["std"].float()), path)
 
 
-def load_standardization(path: Path) -> tuple[Tensor, Tensor]:
+def load_standardization(path: Path) -> tuple[Tensor | None, Tensor | None]:
     """Mean and variance (C, h, w) of each position, from a file of RAE: ``mean`` and ``var``.
 
-    Latents are standardized as (z - mean) / sqrt(var + 1e-5). Either may be None in the file: then
-    it is 0, or what leaves latents as they are.
+    Latents are standardized as (z - mean) / sqrt(var + 1e-5). Either may be None: then it is 0, or
+    1 - 1e-5, which leaves latents as they are.
 
     Raises:
         DataError: the file is missing or damaged, or holds no valid statistics.
@@ -158,30 +165,26 @@ def load_standardization(path: Path) -> tuple[Tensor, Tensor]:
     try:
         content = read_untrusted(path)
         if not isinstance(content, Mapping) or "var" not in content:
-            raise DataError(f"{path}: expected RAE's `mean` and `var`, at most one of them None")
+            raise DataError(f"{path}: expected RAE's `mean` and `var`, each a tensor or None")
         given = {key: content.get(key) for key in ("mean", "var")}
         given = {key: value for key, value in given.items() if value is not None}
         tensors = plain_tensors(given, str(path), path.stat().st_size)
     except CheckpointError as error:
         raise DataError(str(error)) from error
     _require_standardization(tensors, path)
-    some = next(iter(tensors.values())).float()
-    unchanged = torch.full_like(some, 1 - STANDARD_EPS)
-    mean, variance = tensors.get("mean", torch.zeros_like(some)), tensors.get("var", unchanged)
-    return mean.float(), variance.float()
+    mean, variance = (tensors[key].float() if key in tensors else None for key in ("mean", "var"))
+    return mean, variance
 
 
 def _require_standardization(tensors: Mapping[str, Tensor], path: Path) -> None:
-    found = {key: (*tensor.shape, tensor.dtype) for key, tensor in tensors.items()}
-    kinds = set(found.values())
-    shape = next(iter(tensors.values())).shape if len(kinds) == 1 else ()
-    if len(shape) != 3 or shape[1] != shape[2]:
+    found = {key: tuple(tensor.shape) for key, tensor in tensors.items()}
+    shapes = set(found.values())
+    if len(shapes) > 1 or any(len(x) != 3 or x[1] != x[2] for x in shapes):
         raise DataError(
-            f"{path}: expected RAE's `mean` and `var` of shape (C, h, h), at most one of them "
-            f"None; found {found}"
+            f"{path}: expected RAE's `mean` and `var` of the same shape (C, h, h); found {found}"
         )
     for key, tensor in tensors.items():
-        if not tensor.is_floating_point() or not tensor.isfinite().all():
+        if not tensor.is_floating_point() or not tensor.float().isfinite().all():
             raise DataError(f"{path}: `{key}` holds NaN, infinity or integers ({tensor.dtype})")
     if "var" in tensors and (tensors["var"] < 0).any():
         raise DataError(f"{path}: `var` holds negative numbers")

@@ -1,7 +1,8 @@
 """FLOPs, counted by torch on the meta device; one multiply-add is two.
 
 A trained network counts three times its forward pass: the backward pass computes gradients of
-inputs and of weights. A frozen network that passes gradients on counts twice, any other once.
+inputs and of weights. A frozen network that passes gradients on counts twice, any other once. Of a
+teacher that the run trains, the backward pass is counted, since parts of it may be frozen.
 Elementwise operations, norms and the optimizer are not counted.
 """
 
@@ -12,14 +13,17 @@ from dataclasses import dataclass, replace
 from itertools import islice
 
 import torch
+from torch import Tensor
 from torch.utils.flop_counter import FlopCounterMode
 
 from pae_framework.build import META, Networks
 from pae_framework.config import LatentShape
+from pae_framework.contracts import Encoder
 from pae_framework.flow.flow_settings import SampleSettings
 from pae_framework.flow.sampling import planned_evaluations
 from pae_framework.recipe.derived import latent_shape
 from pae_framework.recipe.models import Recipe
+from pae_framework.recipe.stage_table import STAGES
 from pae_framework.tokenizer.model import ComposedTokenizer
 from pae_framework.tokenizer.refinement import PriorRefiner
 
@@ -38,6 +42,8 @@ class Forward:
     encoder: int = 0
     """Of a composed tokenizer."""
     teacher: int = 0
+    taught: int = 0
+    """Of a teacher that the run trains, with the backward pass of what is trained in it."""
     refine: int = 0
     compare: tuple[float, ...] = ()
     """Features of the image for each active reconstruction term."""
@@ -51,7 +57,7 @@ def count_forward(networks: Networks, recipe: Recipe) -> Forward:
         latents = torch.empty(1, shape.channels, shape.side, shape.side)
         label, time = torch.zeros(1, dtype=torch.long), torch.empty(1)
         extractor, generator = networks.extractor, networks.generator
-        teacher = networks.teacher
+        teacher, trains_teacher = networks.teacher, STAGES["teacher"].exists(recipe)
         extracted = torch.empty(0)
         if extractor is not None and recipe.extractor is not None:
             side = recipe.extractor.image_size(size)
@@ -63,10 +69,17 @@ def count_forward(networks: Networks, recipe: Recipe) -> Forward:
             decode=_count(lambda: tokenizer.decode(latents)) if written.decodes else 0,
             generator=_count(lambda: generator(latents, time, label)) if generator else 0,
             teacher=_count(lambda: teacher(teacher.normalize(images))) if teacher else 0,
+            taught=_forward_and_backward(teacher, images) if teacher and trains_teacher else 0,
         )
     if networks.composed is None:
         return forward
     return _of_composed(forward, networks.composed, networks.refiner, recipe)
+
+
+def _forward_and_backward(encoder: Encoder, images: Tensor) -> int:
+    """FLOPs of the tokens and of the gradients of all weights that are not frozen."""
+    with torch.enable_grad():
+        return _count(lambda: encoder(encoder.normalize(images)).tokens.sum().backward())
 
 
 def _of_composed(
@@ -101,7 +114,7 @@ def per_image(forward: Forward, recipe: Recipe, last: int | None = None) -> dict
     flops = {
         "extractor": TRAINED * forward.extractor,
         "encoder": TRAINED * forward.encoder,
-        "teacher": TRAINED * forward.teacher,
+        "teacher": forward.taught,
         "refine": ONCE * forward.encoder + TRAINED * forward.refine,
         "tokenizer": 0 if recipe.composed is None else _tokenizer_step(forward, recipe),
         "latents": (2 if recipe.data.flip else 1) * encoded if recipe.latents.written else 0,

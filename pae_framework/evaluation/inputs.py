@@ -41,6 +41,7 @@ from pae_framework.execution.context import StageContext
 from pae_framework.execution.run_latents import training_latents
 from pae_framework.metrics.fdr6 import INCEPTION
 from pae_framework.recipe.components import ExtractorComponent
+from pae_framework.recipe.models import Recipe
 from pae_framework.sampling.sample_set import read_sets
 from pae_framework.system.files import json_digest
 from pae_framework.tensor_files import weights_digest
@@ -276,11 +277,14 @@ class RunInputs(EvaluationInputs):
     @cached_property
     def unavailable(self) -> Mapping[str, str]:
         tokenizer = self._context.recipe.tokenizer
+        features = _lacks_frozen_features(self._context.recipe)
+        hint = "add `lpips: {weights: default}` to the map of the tokenizer"
+        perceptual = None if tokenizer.perceptual else hint
+        if features and isinstance(tokenizer.perceptual, PerceptualSettings):
+            perceptual = f"tokenizer.reconstruction.lpips has weight 0, and {features}"
         reasons = {
-            "features": None
-            if self._context.recipe.composed
-            else "the tokenizer has no encoder tokens",
-            "perceptual": None if tokenizer.perceptual else "the recipe has no tokenizer.lpips",
+            "features": features,
+            "perceptual": perceptual,
             "encode": None if tokenizer.encodes else "the tokenizer does not encode",
             "decode": None if tokenizer.decodes else "the tokenizer does not decode",
         }
@@ -499,3 +503,12 @@ class RunInputs(EvaluationInputs):
     @cached_property
     def _extractor_network(self) -> Encoder:
         return frozen_encoder(self._context, "extractor")
+
+
+def _lacks_frozen_features(recipe: Recipe) -> str | None:
+    """Why the encoder's features are no reference for latents; None if they are."""
+    if recipe.composed is None:
+        return "the tokenizer has no encoder tokens"
+    if recipe.composed.train_encoder:
+        return "the encoder is trained with the tokenizer"
+    return None

@@ -54,6 +54,9 @@ TOLERANCE = 0.01
 """Largest difference, of the largest value, between two computations of the same: kernels of a GPU
 may differ between batch sizes."""
 
+LARGE_PIXELS = 5.0
+"""Largest mean absolute value of decoded images that can be noise about [0, 1]."""
+
 
 def probe_encoder(encoder: Encoder, component: Component, registry: Registry) -> None:
     """Tokens and pooled features of two images, one by one and together."""
@@ -124,6 +127,7 @@ def probe_tokenizer_component(
         return first(
             _encodes(tokenizer, images, latents) if component.encodes else None,
             _decodes(tokenizer, latents, images) if component.decodes else None,
+            _range_problem(tokenizer, component, images, latents) if component.decodes else None,
         )
 
     if not spec.built_in:
@@ -132,6 +136,8 @@ def probe_tokenizer_component(
     try:
         with torch.no_grad(), seeding.random_states_kept():
             found = problem()
+    except CheckpointError:
+        raise
     except Exception as error:
         raise CheckpointError(f"tokenizer {component.use!r} fails: {describe(error)}") from error
     if found is not None:
@@ -268,6 +274,24 @@ def _decodes(tokenizer: Tokenizer, latents: tuple[int, ...], images: tuple[int, 
     return tensor_problem(tokenizer.decode(z), images, "the images", dtype=None) or (
         _function_problem(tokenizer.decode, (z,), "the images")
     )
+
+
+def _range_problem(
+    tokenizer: Tokenizer,
+    component: TokenizerComponent,
+    images: tuple[int, ...],
+    latents: tuple[int, ...],
+) -> str | None:
+    """Decoded images must be in about [0, 1], not in [0, 255]."""
+    if component.encodes:
+        z = tokenizer.encode(_random(images, tokenizer).sigmoid()).latents
+    else:
+        z = _random(latents, tokenizer)
+    found = tokenizer.decode(z)
+    if found.abs().mean().item() <= LARGE_PIXELS:
+        return None
+    low, high = found.min().item(), found.max().item()
+    return f"the images are in [{low:.3g}, {high:.3g}], expected about [0, 1]"
 
 
 # --- how ------------------------------------------------------------------------------------------

@@ -5,7 +5,7 @@ Legend: B batch, S image side in px, latents (C, h, w).
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from functools import partial
 
 import torch
@@ -16,8 +16,10 @@ from pae_framework.data.data_settings import LatentsSettings
 from pae_framework.data.images import read_images
 from pae_framework.data.pixels import to_float_on
 from pae_framework.data.read_ahead import read_ahead
+from pae_framework.errors import StoppedError
 from pae_framework.execution.artifacts import trained_tokenizer
 from pae_framework.execution.context import StageContext
+from pae_framework.system.stopping import StopRequest
 from pae_framework.tokenizer.frozen_types import cast_for_encoding
 
 Encode = Callable[[Tensor], Tensor]
@@ -43,20 +45,23 @@ def latent_encoder(tokenizer: Tokenizer, settings: LatentsSettings, device: torc
     return encode
 
 
-class EncodedRows:
-    """The latents of the training images as rows, each encoded when it is read."""
+def encoded_batches(context: StageContext, encode: Encode, indices: Tensor) -> Iterator[Tensor]:
+    """Latents (B, C, h, w) float32, not normalized, of training images, in order, on the CPU.
 
-    def __init__(self, context: StageContext, encode: Encode):
-        self._source, self._device = context.train_source, context.device
-        self._settings, self._encode = context.recipe.latents, encode
+    Shows progress.
 
-    def __len__(self) -> int:
-        return len(self._source)
-
-    def read(self, indices: Tensor) -> Tensor:
-        """Latents (B, C, h, w) float32, not normalized, of images (B,), on the CPU."""
-        read = partial(read_images, self._source)
-        parts = [chunk.tolist() for chunk in indices.split(self._settings.batch_size)]
-        batches = read_ahead(read, parts, self._settings.workers)
-        latents = [self._encode(to_float_on(images, self._device)) for images, _ in batches]
-        return torch.cat([part.float().cpu() for part in latents])
+    Raises:
+        StoppedError: a signal asked to stop.
+    """
+    settings, read = context.recipe.latents, partial(read_images, context.train_source)
+    parts = [part.tolist() for part in indices.split(settings.batch_size)]
+    done = 0
+    with StopRequest("this batch") as stop, context.progress(len(indices)) as progress:
+        for images, _ in read_ahead(read, parts, settings.workers):
+            if stop.asked:
+                raise StoppedError(
+                    f"stopped with {done} of {len(indices)} images encoded", stop.number
+                )
+            yield encode(to_float_on(images, context.device)).float().cpu()
+            done += len(images)
+            progress.update(done)

@@ -12,13 +12,14 @@ from pae_framework.data.images import random_subset, read_images
 from pae_framework.data.pixels import to_float_on
 from pae_framework.execution.artifacts import trained_tokenizer
 from pae_framework.execution.context import StageContext
+from pae_framework.recipe.models import Recipe
 
 IMAGES = 16
 """Images that are encoded; few, because encoders of real size are slow on a CPU."""
 BATCH = 4
 
-_RELEASED = LatentShape(32, 16)
-"""Latents of the released tokenizers."""
+_RELEASED = ("dinov2", 1024, "sphere", LatentShape(32, 16))
+"""Encoder, its token width, bottleneck and latents of the released DINOv2-L tokenizer."""
 
 
 @dataclass(frozen=True)
@@ -60,6 +61,15 @@ def describe_latents(context: StageContext) -> str:
         for batch in batches
     ]
     found = str(LatentMoments.of(torch.cat(latents)))
-    if tokenizer.latent != _RELEASED:
+    if not is_released(context.recipe):
         return found
     return f"{found}; reported for the released DINOv2-L on ImageNet: 0.212, 0.977 and 1"
+
+
+def is_released(recipe: Recipe) -> bool:
+    """Whether latents have the moments that were reported for the released DINOv2-L tokenizer."""
+    if (section := recipe.composed) is None:
+        return False
+    encoder, latent = section.encoder, section.latent_shape(recipe.data.image_size)
+    width = encoder.config.token_width()
+    return (encoder.use, width, section.bottleneck.use, latent) == _RELEASED

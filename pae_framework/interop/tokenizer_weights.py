@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from pae_framework.build import build_bottleneck, meta_tokenizer
-from pae_framework.contracts import Encoder
+from pae_framework.contracts import Bottleneck, Encoder
 from pae_framework.errors import CheckpointError, DataError, UsageError
 from pae_framework.execution.context import StageContext
 from pae_framework.interop.provenance import (
@@ -34,7 +34,7 @@ from pae_framework.interop.provenance import (
     require_file,
     write_copy,
 )
-from pae_framework.recipe.models import Recipe
+from pae_framework.recipe.models import Recipe, TokenizerSection
 from pae_framework.registry import Registry
 from pae_framework.system.files import write_json
 from pae_framework.tensor_files import cast_like, differences, save_tensors
@@ -107,14 +107,16 @@ def load_tokenizer_weights(context: StageContext) -> None:
 def load_initial_weights(context: StageContext, tokenizer: ComposedTokenizer) -> None:
     """Load the weights that the training of ``tokenizer`` starts from; it may be on any device.
 
-    Writes ``initial_weights.json``, which describes the file.
+    They include the statistics of its bottleneck, which are not measured again. Writes
+    ``initial_weights.json``, which describes the file.
 
     Raises:
         DataError: there is no such file.
         CheckpointError: it is damaged or made for another recipe, or contains other weights of a
-            frozen encoder than the recipe's.
+            frozen encoder or other tensors of the bottleneck than the recipe's settings name.
     """
-    file = context.recipe.tokenizer_section.initial_weights
+    section = context.recipe.tokenizer_section
+    file = section.initial_weights
     assert file is not None
     path = require_file(file, "tokenizer.initial_weights", folder=True)
     weights = match_state_dict(read_released(path), tokenizer)
@@ -127,6 +129,7 @@ def load_initial_weights(context: StageContext, tokenizer: ComposedTokenizer) ->
             f"{differing[0]}; set tokenizer.encoder.weights=<those of the file>"
         )
     tokenizer.load_state_dict(weights.tokenizer)
+    _require_stated(weights, section, tokenizer.bottleneck)
     if context.world.is_main:
         write_json(context.directory / INITIAL_WEIGHTS, describe_file(path))
 
@@ -225,6 +228,7 @@ def match_recipe(
 
     Raises:
         CheckpointError: the file was made for another recipe; lists what differs.
+        DataError: a file that the bottleneck's settings name is missing or damaged.
     """
     section = recipe.tokenizer_section
     encoder = section.encoder
@@ -233,14 +237,38 @@ def match_recipe(
             f"{released.source} contains an encoder, but the recipe trains its own "
             f"({encoder.use}: tokenizer.encoder.train)"
         )
-    expected = meta_tokenizer(recipe.tokenizer_section, recipe.data.image_size, registry)
+    expected = meta_tokenizer(section, recipe.data.image_size, registry)
     weights = match_state_dict(released, expected)
+    _require_stated(weights, section, build_bottleneck(section, registry, expected.encoder))
     if not released.encoder and getattr(encoder.config, "weights", None) == "none":
         raise CheckpointError(
             f"{released.source} does not contain the encoder's weights, and the recipe loads none; "
             "set tokenizer.encoder.weights=<the weights the tokenizer was trained with>"
         )
     return weights
+
+
+def _require_stated(
+    weights: TokenizerWeights, section: TokenizerSection, bottleneck: Bottleneck
+) -> None:
+    """Reject tensors of the bottleneck that differ from the files that its settings name."""
+    if not (files := section.bottleneck.config.files()):
+        return
+    prefix = "bottleneck."
+    found = {
+        name.removeprefix(prefix): tensor
+        for name, tensor in weights.tokenizer.items()
+        if name.startswith(prefix)
+    }
+    bottleneck.load_state_dict(found)
+    bottleneck.load_pretrained()
+    stated = bottleneck.state_dict()
+    if differing := [name for name, x in found.items() if not torch.equal(x, stated[name].cpu())]:
+        remedy = " ".join(f"tokenizer.{prefix}{key}=null" for key in files)
+        raise CheckpointError(
+            f"{weights.source} contains another `{prefix}{differing[0]}` than "
+            f"{', '.join(map(str, files.values()))}; set {remedy} to use that of the former"
+        )
 
 
 def match_state_dict(released: TokenizerWeights, tokenizer: ComposedTokenizer) -> TokenizerWeights:

@@ -6,7 +6,8 @@ as any run does.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+import codecs
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from typing import Any
 import yaml
 
 from pae_framework.config import DataSourceConfig
+from pae_framework.data.image_survey import common_side
 from pae_framework.errors import UsageError
 from pae_framework.recipe.emit import inline, to_yaml
 from pae_framework.recipe.library import exists
@@ -22,6 +24,7 @@ from pae_framework.recipe.loaded import LoadedRecipe, build
 from pae_framework.recipe.models import MAX_NAME
 from pae_framework.recipe.nodes import tree
 from pae_framework.recipe.plugin_files import with_plugin_files
+from pae_framework.recipe.yaml_source import yaml_reason
 from pae_framework.registry import Registry
 from pae_framework.runs.directory import RESOLVED
 from pae_framework.runs.opened import open_run
@@ -30,6 +33,10 @@ from pae_framework.tokenizer.tokenizer_settings import LpipsNetwork
 _SPLITS = ("train", "test")
 _FOLDER = "image_folder"
 _DEFAULT_SIDE = 256
+_LARGEST_SIDE = 512
+"""Larger images are not measured as they are unless ``side`` says so."""
+_READ = 4096
+"""Bytes that tell whether a file is text."""
 _MOST_CHANGED = 200
 """Images for SSC and LPC."""
 _WITHOUT_GENERATOR = (
@@ -38,12 +45,24 @@ _WITHOUT_GENERATOR = (
 )
 
 
+Load = Callable[[dict[str, Any]], LoadedRecipe]
+"""Loads a recipe with these evaluators."""
+
+
 @dataclass(frozen=True)
 class TokenizerEvaluation:
-    """A recipe that evaluates a tokenizer; ``store``: a folder of stages to take it from."""
+    """A recipe that evaluates a tokenizer.
+
+    ``side_from``: why its images have their size. ``store``: a folder of stages to take the
+    tokenizer from.
+    """
 
     loaded: LoadedRecipe
+    side_from: str
     store: Path | None = None
+
+    def __str__(self) -> str:
+        return f"images: {self.loaded.recipe.data.image_size} px, {self.side_from}; see --size"
 
 
 @dataclass(frozen=True)
@@ -81,38 +100,111 @@ def tokenizer_evaluation(
         tokenizer: a map as in a recipe, the name of a component, a run, or a recipe.
         data: a folder of images, or ``RECIPE:train`` or ``RECIPE:test``.
         images: the most images, chosen at random.
-        side: side of the images in px; None: that of the recipe or run, else 256.
+        side: side of the images in px; None: that of the recipe or run, else that of the images
+            if all have the same and it is at most 512, else 256.
         registry: the installed plugins.
         plugins: more plugin files.
 
     Raises:
-        UsageError: there is no such tokenizer or data, or the recipe trains its tokenizer.
+        UsageError: there is no such tokenizer or data, the recipe trains its tokenizer, or the
+            tokenizer does not encode.
         RecipeError: tokenizer and images do not fit; lists every problem.
     """
     found = _data(data, registry)
-    changes = [
-        f"evaluate={inline(_evaluators(found))}",
-        f"data.test_images={inline(_test_images(found, images))}",
-    ]
     path = Path(tokenizer).expanduser()
-    if not tokenizer.lstrip().startswith("{") and (path / "run.json").is_file():
-        run = open_run(path, registry)
-        run.finished("tokenizer")
-        name = run.loaded.recipe.name
-        overrides = [*_of_recipe(name, found, side), *changes]
-        loaded = load_recipe(path / RESOLVED, overrides, registry, plugins)
-        return TokenizerEvaluation(loaded, run.directory.store)
     section = _written(tokenizer, registry)
     if section is not None:
-        return TokenizerEvaluation(_of_section(section, found, images, side, registry, plugins))
-    overrides = [*_of_recipe(Path(tokenizer).stem, found, side), *changes]
-    loaded = load_recipe(tokenizer, overrides, registry, plugins)
+        size, side_from = _side(side, found)
+
+        def of_map(evaluators: dict[str, Any]) -> LoadedRecipe:
+            return _of_section(section, found, images, size, evaluators, registry, plugins)
+
+        return TokenizerEvaluation(_with_evaluators(of_map, tokenizer, found), side_from)
+
+    side_from = "as set by --size" if side is not None else "as in the recipe"
+    if (path / "run.json").is_file():
+        run = open_run(path, registry)
+        run.finished("tokenizer")
+        overrides = _of_recipe(run.loaded.recipe.name, found, images, side)
+        load = _of_file(path / RESOLVED, overrides, registry, plugins)
+        loaded = _with_evaluators(load, tokenizer, found)
+        return TokenizerEvaluation(loaded, side_from, run.directory.store)
+    _require_text(tokenizer, path)
+    overrides = _of_recipe(Path(tokenizer).stem, found, images, side)
+    loaded = _with_evaluators(_of_file(tokenizer, overrides, registry, plugins), tokenizer, found)
     composed = loaded.recipe.composed
     if composed is not None and composed.weights is None:
         raise UsageError(
             f"--tokenizer {tokenizer}: the recipe trains its tokenizer; run it, and name the run"
         )
-    return TokenizerEvaluation(loaded)
+    return TokenizerEvaluation(loaded, side_from)
+
+
+def _with_evaluators(load: Load, tokenizer: str, data: _Data) -> LoadedRecipe:
+    """The recipe with the evaluators that fit what the tokenizer can do.
+
+    Raises:
+        UsageError: it does not encode.
+    """
+    section = load({}).recipe.tokenizer
+    if not section.encodes:
+        raise UsageError(
+            f"--tokenizer {tokenizer}: the tokenizer has no encoder, and the evaluation measures "
+            "latents of the images; add its encoder"
+        )
+    return load(_evaluators(data, section.decodes))
+
+
+def _of_file(
+    reference: str | Path, overrides: Sequence[str], registry: Registry, plugins: Sequence[Path]
+) -> Load:
+    return lambda evaluators: load_recipe(
+        reference, [*overrides, f"evaluate={inline(evaluators or None)}"], registry, plugins
+    )
+
+
+def _side(stated: int | None, data: _Data) -> tuple[int, str]:
+    """The side of the images in px, and why it is this one."""
+    if stated is not None:
+        return stated, "as set by --size"
+    if data.side is not None:
+        return data.side, "as in the recipe of --data"
+    shared = common_side(data.config.image_files() or {})
+    if shared is not None and shared <= _LARGEST_SIDE:
+        return shared, "the shorter side of all"
+    why = "theirs differ" if shared is None else f"theirs are {shared} px"
+    return _DEFAULT_SIDE, f"since {why}"
+
+
+def _require_text(tokenizer: str, path: Path) -> None:
+    """Say how a file of weights, or a folder of them, is named.
+
+    Raises:
+        UsageError: it is such a file or folder.
+    """
+    if path.is_dir() and not (path / RESOLVED).exists():
+        example = inline({"use": "diffusers_vae", "model": tokenizer})
+    elif path.is_file() and not _is_text(path):
+        files = {"encode": tokenizer, "decode": "FILE"}
+        sizes = {"channels": "C", "downsampling": "F"}
+        example = inline({"use": "torchscript", **files, **sizes})
+    else:
+        return
+    raise UsageError(
+        f"--tokenizer {tokenizer}: neither a recipe nor a run; name it in a map, with the "
+        f"component that reads it, such as '{example}'"
+    )
+
+
+def _is_text(path: Path) -> bool:
+    try:
+        with path.open("rb") as file:
+            head = file.read(_READ)
+        return "\0" not in codecs.getincrementaldecoder("utf-8")().decode(head)
+    except UnicodeDecodeError:
+        return False
+    except OSError:
+        return True  # the recipe's reader says why it cannot be read
 
 
 def _written(text: str, registry: Registry) -> dict[str, Any] | None:
@@ -124,8 +216,9 @@ def _written(text: str, registry: Registry) -> dict[str, Any] | None:
     try:
         found = yaml.safe_load(text)
     except yaml.YAMLError as error:
-        problem = str(error).replace("\n", " ")
-        raise UsageError(f"--tokenizer: {text} is no map in YAML or JSON: {problem}") from error
+        raise UsageError(
+            f"--tokenizer: {text} is no map in YAML or JSON: {yaml_reason(error)}"
+        ) from error
     if not isinstance(found, dict):
         raise UsageError(f"--tokenizer: {text} is no map in YAML or JSON")
     return found
@@ -135,7 +228,8 @@ def _of_section(
     section: Mapping[str, Any],
     data: _Data,
     images: int,
-    side: int | None,
+    side: int,
+    evaluators: dict[str, Any],
     registry: Registry,
     plugins: Sequence[Path],
 ) -> LoadedRecipe:
@@ -149,13 +243,13 @@ def _of_section(
         "name": _name(name),
         "description": f"The tokenizer {name} on images, without a generator.",
         "data": {
-            "image_size": side or data.side or _DEFAULT_SIDE,
+            "image_size": side,
             "train": dict(data.written),
             "test": dict(data.written),
             "test_images": _test_images(data, images),
         },
         "tokenizer": section,
-        "evaluate": _evaluators(data),
+        "evaluate": evaluators,
     }
     root = tree(recipe, "--tokenizer")
     registry = with_plugin_files(root, registry)
@@ -167,24 +261,26 @@ def _name(of: str) -> str:
     return f"evaluate-{kept}"[:MAX_NAME]
 
 
-def _of_recipe(name: str, data: _Data, side: int | None) -> list[str]:
+def _of_recipe(name: str, data: _Data, images: int, side: int | None) -> list[str]:
     size = [f"data.image_size={side}"] if side is not None else []
     test = f"data.test={inline(dict(data.written))}"
-    return [*_WITHOUT_GENERATOR, f"name={_name(name)}", test, *size]
+    count = f"data.test_images={inline(_test_images(data, images))}"
+    return [*_WITHOUT_GENERATOR, f"name={_name(name)}", test, count, *size]
 
 
 def _test_images(data: _Data, images: int) -> int | None:
     return None if data.count is not None and data.count <= images else images
 
 
-def _evaluators(data: _Data) -> dict[str, Any]:
+def _evaluators(data: _Data, decodes: bool) -> dict[str, Any]:
     changed = min(_MOST_CHANGED, data.count or _MOST_CHANGED)
     manifold = {
         "images": changed,
         "ssc": data.config.has_masks(),
         "gsq": data.classes > 1,
     }
-    return {"reconstruction": {"frechet": False}, "manifold": manifold}
+    reconstruction = {"reconstruction": {"frechet": False}} if decodes else {}
+    return {**reconstruction, "manifold": manifold}
 
 
 def _data(text: str, registry: Registry) -> _Data:

@@ -147,7 +147,12 @@ def _encoder(encoder: EncoderComponent, size: int, trained: bool = False) -> _Ne
 def _pretraining(stage: str, component: EncoderComponent | None, size: int) -> list[_Network]:
     assert component is not None
     config = component.config
-    return [_Network(stage, config.parameters(size), config.activations(size))]
+    parameters, frozen = config.parameters(size), config.frozen_parameters(size)
+    trained = None if parameters is None else parameters - frozen
+    return [
+        _Network(stage, trained, config.activations(size)),
+        _Network("frozen part", frozen, trained=False),
+    ]
 
 
 def _refinement(recipe: Recipe) -> list[_Network]:
@@ -168,17 +173,14 @@ def _tokenizer(recipe: Recipe) -> list[_Network]:
     encoder, bottleneck = tokenizer.encoder.config, tokenizer.bottleneck.config
     modulator = tokenizer.modulator.config
     width, grid = encoder.token_width(), encoder.token_grid(size)
-    decoder, decoded = tokenizer.decoder.config, bottleneck.decoder_width(width)
     # Each decode that a regularizer backpropagates through keeps as much as the reconstruction.
     decodes = tokenizer.decoder_passes
-    kept = decoder.activations(grid)
+    kept = tokenizer.decoder.config.activations(grid)
     networks = [
         _Network(
             "modulator", modulator.parameters(encoder, size), modulator.activations(encoder, size)
         ),
-        _Network(
-            "decoder", decoder.parameters(decoded, grid), None if kept is None else kept * decodes
-        ),
+        _Network("decoder", _decoder_parameters(recipe), None if kept is None else kept * decodes),
     ]
     if bottleneck.projects:
         channels = bottleneck.latent_channels(width)
@@ -214,12 +216,18 @@ def _loaded_tokenizer(recipe: Recipe) -> list[_Network]:
     if isinstance(tokenizer, TokenizerComponent):
         return [_Network("tokenizer", None, trained=False)]
     encoder, modulator = tokenizer.encoder.config, tokenizer.modulator.config
-    decoder = tokenizer.decoder.config.parameters(encoder.token_width(), encoder.token_grid(size))
     return [
         _encoder(tokenizer.encoder, size),
         _Network("modulator", modulator.parameters(encoder, size), trained=False),
-        _Network("decoder", decoder, trained=False),
+        _Network("decoder", _decoder_parameters(recipe), trained=False),
     ]
+
+
+def _decoder_parameters(recipe: Recipe) -> int | None:
+    tokenizer = recipe.tokenizer_section
+    encoder = tokenizer.encoder.config
+    width = tokenizer.bottleneck.config.decoder_width(encoder.token_width())
+    return tokenizer.decoder.config.parameters(width, encoder.token_grid(recipe.data.image_size))
 
 
 def _projection(width: int, channels: int) -> int:

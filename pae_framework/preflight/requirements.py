@@ -125,7 +125,9 @@ def _missing(
 ) -> Iterator[Problem]:
     recipe, position = loaded.recipe, loaded.root.position
     messages: list[tuple[KeyPath, str | None]] = [
-        (path, section.missing()) for path, section in components_with_requirements(recipe, stages)
+        (path, section.missing())
+        for path, section in components_with_requirements(recipe, stages)
+        if path not in _trained_before(recipe, stages)
     ]
     for path, file in named_files(recipe):
         if path[0] in stages:  # the stage of a section copies its file
@@ -147,6 +149,12 @@ def _missing(
         hint = "set runtime.device=cpu or runtime.device=auto, or use a machine that has one"
         yield Problem(message, "runtime.device", position(("runtime", "device")), hint)
     yield from _memory(loaded, machine, stages, processes, above=2)
+
+
+def _trained_before(recipe: Recipe, stages: Collection[str]) -> list[KeyPath]:
+    """Encoders whose own training is done: later stages load its file, not pretrained weights."""
+    done = (STAGES[name] for name in ("extractor", "encoder", "teacher") if name not in stages)
+    return [stage.train_path[:-1] for stage in done if stage.train_path and stage.exists(recipe)]
 
 
 def kernels_of(

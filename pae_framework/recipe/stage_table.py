@@ -271,23 +271,23 @@ def _generator(recipe: Recipe) -> Values:
         network = component.model_copy(update=untrained)
         return {"generator": network, "weights": _contents(component.weights)}
     values = {"generator": component, **_seed(recipe, component.train)}
-    if _encodes_in_training(recipe):
+    if encodes_in_training(recipe):
         values |= {**_images(recipe), **_changed(recipe.latents, "stored", "precision")}
     return values
 
 
-def _encodes_in_training(recipe: Recipe) -> bool:
+def encodes_in_training(recipe: Recipe) -> bool:
     """Whether the generator encodes images as it trains."""
     generator = recipe.generator
     return generator is not None and generator.weights is None and not recipe.latents.stored
 
 
 def _generator_inputs(recipe: Recipe) -> tuple[str, ...]:
-    return ("encoder", "tokenizer", "latents") if _encodes_in_training(recipe) else ("latents",)
+    return ("encoder", "tokenizer", "latents") if encodes_in_training(recipe) else ("latents",)
 
 
 def _generator_reads(recipe: Recipe) -> tuple[KeyPath, ...]:
-    if _encodes_in_training(recipe):
+    if encodes_in_training(recipe):
         return (_TRAIN, *_networks(recipe), ("generator",))
     return (*_train_images_to_count(recipe), ("generator",))
 

@@ -186,13 +186,20 @@ def parse(text: str, position: Callable[[int, int], str]) -> tuple[Node | None, 
     except yaml.MarkedYAMLError as error:
         mark = error.problem_mark or error.context_mark
         where = position(mark.line + 1, mark.column + 1) if mark else position(1, 1)
-        reason = ", ".join(filter(None, (error.context, error.problem)))
+        reason = yaml_reason(error)
         message = reason if isinstance(error, _TooLarge) else f"is not YAML: {reason}"
         raise RecipeError([Problem(message, where=where)]) from None
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         message = f"is not YAML: {_not_allowed(error.character)}"
         raise RecipeError([Problem(message, where=position(line, 1))]) from None
+
+
+def yaml_reason(error: yaml.YAMLError) -> str:
+    """Why a text is not YAML, in one line without an excerpt of the text."""
+    if isinstance(error, yaml.MarkedYAMLError):
+        return ", ".join(filter(None, (error.context, error.problem)))
+    return " ".join(str(error).split())
 
 
 def _check_size(size: int, position: Callable[[int, int], str]) -> None:

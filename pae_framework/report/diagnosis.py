@@ -180,6 +180,10 @@ class Values:
         counts = (self.protocol(name).get("count") for name in self._of(key))
         return min((int(count) for count in counts if count), default=1)
 
+    def drawn_from(self, key: str) -> int | None:
+        """How many images a diagnostic draws its images from; None if it makes no draws."""
+        return self.protocol(key).get("of")
+
     def error(self, key: str) -> float:
         """Two standard errors of a diagnostic and its references, at most; infinite if unknown.
 

@@ -141,15 +141,18 @@ def _caveats(values: Values, graded: Mapping[Property, Diagnosis]) -> Iterator[s
         if prop.key == "lpc" and ignores:
             continue
         if found.grade == "unclear" and count < _FEW and values.has_references:
-            yield _few(count, prop.label, values.error(prop.key))
+            yield _few(count, values.drawn_from(prop.key), prop.label, values.error(prop.key))
     if _untrained_encoder(values):
         yield "The encoder has random weights, so its features are no bound for the latents."
 
 
-def _few(count: int, label: str, error: float) -> str:
+def _few(count: int, drawn_from: int | None, label: str, error: float) -> str:
     if not math.isfinite(error):
         return f"Too few images to estimate the error of {label}."
-    return f"{count} images are few: {label} may be off by {fixed(error, 2)}."
+    off = f"may be off by {fixed(error, 2)}."
+    if drawn_from is not None and count < drawn_from:
+        return f"{label} takes {count} of the {drawn_from} test images at a time, so it {off}"
+    return f"{count} images are few: {label} {off}"
 
 
 def _untrained_encoder(values: Values) -> bool:

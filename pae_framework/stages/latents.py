@@ -7,22 +7,26 @@ from functools import partial
 import torch
 from torch import Tensor
 
-from pae_framework.contracts import LatentRows, Tokenizer
+from pae_framework.contracts import Tokenizer
 from pae_framework.data.latent_dataset import (
-    LatentDataset,
     is_complete_shard,
     shard_name,
     shard_paths,
     write_shard,
 )
-from pae_framework.data.statistics import LatentStatistics, statistics_of
+from pae_framework.data.statistics import (
+    LatentStatistics,
+    compute_statistics,
+    statistics_of,
+    statistics_rows,
+)
 from pae_framework.errors import DataError, RunError, StoppedError
 from pae_framework.execution.context import StageContext
 from pae_framework.execution.encoded_shards import EncodedShards, Throughput
 from pae_framework.execution.items import pass_items
 from pae_framework.execution.run_latents import tokenizer_identity
 from pae_framework.execution.unstored_latents import (
-    EncodedRows,
+    encoded_batches,
     encoding_tokenizer,
     latent_encoder,
 )
@@ -59,19 +63,16 @@ def _find_statistics(context: StageContext) -> None:
 
 
 def _own_statistics(context: StageContext) -> LatentStatistics:
-    if context.recipe.latents.written:
+    written = context.recipe.latents.written
+    if written:
         _require_own_shards(context)
     if not context.recipe.latents.normalize:
         return LatentStatistics.none(latent_shape(context.recipe).channels)
-    return statistics_of(_latents(context), context.directory)
-
-
-def _latents(context: StageContext) -> LatentRows:
-    """The latents that were written; else those that are encoded when they are read."""
-    if context.recipe.latents.written:
-        return LatentDataset(context.directory)
-    tokenizer = encoding_tokenizer(context)
-    return EncodedRows(context, latent_encoder(tokenizer, context.recipe.latents, context.device))
+    if written:
+        return compute_statistics(context.directory)
+    encode = latent_encoder(encoding_tokenizer(context), context.recipe.latents, context.device)
+    rows = statistics_rows(len(context.train_source))
+    return statistics_of(encoded_batches(context, encode, rows), context.directory)
 
 
 def _write_shards(context: StageContext) -> None:

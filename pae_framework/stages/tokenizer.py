@@ -50,14 +50,11 @@ def run(context: StageContext) -> None:
     batches = image_batches(context, settings, features=features)
     with initial_weights(seed, "tokenizer"):
         tokenizer = build_tokenizer(section, context.recipe.data.image_size, registry, encoder)
-    tokenizer.bottleneck.load_pretrained()
     tokenizer.to(context.device)
     if section.initial_weights is not None:
         load_initial_weights(context, tokenizer)
-    # Some bottlenecks standardize by statistics of the training images.
-    if count := min(tokenizer.bottleneck.statistics_images, len(source)):
-        steps = max(1, count // settings.batch_size)
-        measure_on_main(context, settings, steps, tokenizer.bottleneck, tokenizer.measure)
+    else:
+        _prepare_bottleneck(context, tokenizer)
     probe_tokenizer(tokenizer, section, registry)
 
     refiner = trained_refiner(context, encoder)
@@ -89,6 +86,15 @@ def run(context: StageContext) -> None:
     )
     train(task, settings, total, context.train_context(settings, len(source)))
     save_weights(context, tokenizer, "tokenizer.safetensors")
+
+
+def _prepare_bottleneck(context: StageContext, tokenizer: ComposedTokenizer) -> None:
+    """Load its tensors; some bottlenecks standardize by statistics of the training images."""
+    settings, bottleneck = context.recipe.tokenizer_section.train, tokenizer.bottleneck
+    bottleneck.load_pretrained()
+    if count := min(bottleneck.statistics_images, len(context.train_source)):
+        steps = max(1, count // settings.batch_size)
+        measure_on_main(context, settings, steps, bottleneck, tokenizer.measure)
 
 
 def _steps_per_epoch(context: StageContext) -> float:

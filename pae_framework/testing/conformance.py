@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import json
 import os
+import shlex
 import sys
 import unittest
 from argparse import ArgumentParser
@@ -24,6 +25,7 @@ from pydantic import ValidationError
 
 from pae_framework.errors import PaeError, PluginError, UsageError
 from pae_framework.plugins import load_registry, module_of, with_files
+from pae_framework.recipe.yaml_source import yaml_reason
 from pae_framework.registry import ComponentSpec, Plugin, Registry, normalized
 from pae_framework.system.printing import printable
 from pae_framework.testing.expect import expect_none
@@ -112,6 +114,11 @@ def _chosen(target: str) -> tuple[Registry, list[Plugin]]:
     wanted = normalized(target)
     found = [p for p in registry.plugins if wanted in (normalized(p.distribution), p.name)]
     if not found:
+        if (path / "pyproject.toml").is_file():
+            raise UsageError(
+                f"no installed distribution {target!r} has plugins; install the one in this "
+                f"folder first: pip install -e {shlex.quote(target)}"
+            )
         names = sorted({plugin.distribution for plugin in registry.plugins})
         raise UsageError(
             f"no installed distribution {target!r} has plugins, and there is no such file; "
@@ -130,7 +137,7 @@ def _values(words: Sequence[str]) -> dict[str, dict[str, Any]]:
         try:
             values.setdefault(reference, {})[key] = yaml.safe_load(text)
         except yaml.YAMLError as error:
-            raise UsageError(f"{word!r}: the value is no YAML: {error}") from error
+            raise UsageError(f"{word!r}: the value is no YAML: {yaml_reason(error)}") from error
     return values
 
 

@@ -102,9 +102,8 @@ _VGG_FLOPS = 2 * 15.35e9 / 224**2
 class LpipsNetwork(Settings):
     """LPIPS (Zhang et al. 2018) on VGG-16 features, with its learned channel weights."""
 
-    smallest_image: ClassVar[int] = (
-        16  # VGG-16 halves the image four times before its last features
-    )
+    # VGG-16 halves the image four times before its last features
+    smallest_image: ClassVar[int] = 16
 
     weights: Annotated[PathText, AfterValidator(default_or_file)] = Field(
         "default",

@@ -7,6 +7,7 @@ Legend: B batch, D token width, C latent channels, h = w grid side.
 from __future__ import annotations
 
 from collections.abc import Iterable
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -129,13 +130,19 @@ class Identity(Bottleneck):
         """
         for path in self.config.files().values():
             mean, var = load_standardization(path)
-            if mean.shape != self.mean.shape:
-                raise DataError(
-                    f"{path}: statistics of latents {tuple(mean.shape)}, but those of this "
-                    f"bottleneck are {tuple(self.mean.shape)} (channels, height, width)"
-                )
-            self.mean.copy_(mean)
-            self.var.copy_(var)
+            self._set(self.mean, mean, 0.0, path)
+            self._set(self.var, var, 1 - STANDARD_EPS, path)
+
+    def _set(self, buffer: Tensor, found: Tensor | None, default: float, path: Path) -> None:
+        if found is None:
+            buffer.fill_(default)
+            return
+        if found.shape != buffer.shape:
+            raise DataError(
+                f"{path}: statistics of latents {tuple(found.shape)}, but those of this "
+                f"bottleneck are {tuple(buffer.shape)} (channels, height, width)"
+            )
+        buffer.copy_(found)
 
     @torch.no_grad()
     def measure(self, batches: Iterable[Tensor]) -> None:

@@ -69,6 +69,7 @@ class IdentityConfig(BottleneckConfig):
     """No projection: tokens standardized by statistics of the training images (RAE)."""
 
     projects: ClassVar[bool] = False
+    standardizes: ClassVar[bool] = True
 
     statistics_images: Count = Field(
         10_000, description="training images the mean and variance are measured on"
@@ -76,7 +77,7 @@ class IdentityConfig(BottleneckConfig):
     statistics: PathText | None = Field(
         None,
         description="file with RAE's statistics (stat.pt: `mean` and `var`, per channel and "
-        "position; `mean` may be None); null: measured",
+        "position; either may be None); null: measured",
     )
 
     def files(self) -> Mapping[str, Path]:

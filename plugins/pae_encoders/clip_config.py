@@ -18,8 +18,8 @@ from pae_encoders.clip_models import (
 )
 from pae_encoders.clip_timm_models import TimmForm
 from pae_encoders.families import Family, Form
-from pae_encoders.vfm_config import EitherFile, FoundationConfig
-from pae_framework.hub import HubFile, RemoteFile, is_file_name
+from pae_encoders.vfm_config import FoundationConfig
+from pae_framework.hub import EitherFile, HubFile, RemoteFile, is_file_name
 
 _FILES = ("open_clip_model.safetensors", "open_clip_pytorch_model.bin")
 """Names that repositories of open-clip's weights use."""

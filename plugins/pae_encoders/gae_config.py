@@ -95,6 +95,10 @@ class GaeTeacherConfig(DINOv2Config):
         neck = self.token_grid(image_size) ** 2 * width + 4 * width**2
         return self.form.parameters() + neck + area**2 * width * self.channels
 
+    def frozen_parameters(self, image_size: int) -> int:
+        """Those of DINOv2."""
+        return self.form.parameters()
+
     def activations(self, image_size: int) -> int:
         """Numbers kept by the attention and by the block that decodes: DINOv2 keeps none."""
         return block_activations(

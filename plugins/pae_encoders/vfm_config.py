@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from contextlib import suppress
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, ClassVar, Self
 
@@ -23,6 +22,7 @@ from pae_framework.config import (
     Width,
 )
 from pae_framework.hub import (
+    EitherFile,
     HubFile,
     RemoteFile,
     is_file_name,
@@ -291,29 +291,3 @@ class SigLIP2Config(FoundationConfig):
         "ViT-SO400M-16-SigLIP2-256",
         "open-clip's name of a SigLIP2 model, or timm's of its image tower",
     )
-
-
-@dataclass(frozen=True)
-class EitherFile:
-    """Files with the same weights: a cached one is used, otherwise the first one is downloaded."""
-
-    files: tuple[RemoteFile, ...]
-
-    @property
-    def where(self) -> str:
-        """Address of the first file."""
-        return self.files[0].where
-
-    def cached(self) -> Path | None:
-        """Path of a file on this machine, or None."""
-        return next((path for file in self.files if (path := file.cached()) is not None), None)
-
-    def fetch(self) -> Path:
-        """Path of a file on this machine; downloads the first that exists if there is none."""
-        if (found := self.cached()) is not None:
-            return found
-        *others, last = self.files
-        for file in others:
-            with suppress(OSError):
-                return file.fetch()
-        return last.fetch()

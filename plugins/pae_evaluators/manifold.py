@@ -18,9 +18,9 @@ from pae_framework.layers import map_to_tokens
 class Manifold(Evaluator):
     """Diagnostics of the latents of the test images, and of what they are compared with.
 
-    SSC and GSQ are also computed for the frozen encoder's features, as a bound for latents aligned
-    with them. :mod:`pae_evaluators.manifold_references` describes the other references, whose
-    metrics have the key ``reference`` in their subject.
+    SSC and GSQ are also computed for the features of a frozen encoder, as a bound for latents
+    aligned with them. :mod:`pae_evaluators.manifold_references` describes the other references,
+    whose metrics have the key ``reference`` in their subject.
     """
 
     config: ManifoldConfig
@@ -54,7 +54,7 @@ class Manifold(Evaluator):
         return [*metrics, *reference_metrics(diagnostics)]
 
     def _encoder(self, inputs: EvaluationInputs, label: str) -> Of | None:
-        """The frozen encoder's features; None, with a note, if the tokenizer has none."""
+        """The encoder's features; None, with a note, if there are none or it is not frozen."""
         if (lacking := inputs.unavailable.get("features")) is not None:
             self.notes.not_available[f"{label} encoder"] = lacking
             return None

@@ -74,6 +74,8 @@ class FinetuneConfig(ModulatorConfig):
 class NoModulatorConfig(ModulatorConfig):
     """No modulator: the encoder's tokens go to the bottleneck unchanged (RAE)."""
 
+    keeps_tokens: ClassVar[bool] = True
+
     def parameters(self, encoder: EncoderConfig, image_size: int) -> int:
         """Zero: it has no parameters."""
         return 0

@@ -73,7 +73,8 @@ class KLConfig(RegularizerConfig):
     """Kullback-Leibler divergence from the standard normal.
 
     Latent diffusion: the sum, with weight 1e-6 beside a sum of reconstruction errors over all pixel
-    values. Beside their mean, that is 1e-6 / (3 S^2) for images of S px: 5.1e-12 for 256 px.
+    values. Beside their mean, that is 1e-6 / (3 S^2) for images of S px: 5.1e-12 for 256 px. Its
+    images are in [-1, 1], so its L1 of weight 1 is `l1: 2` here.
     """
 
     needs_moments: ClassVar[bool] = True

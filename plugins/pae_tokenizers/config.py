@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Literal
+from zipfile import BadZipFile, ZipFile
 
 from pydantic import Field, model_validator
 from safetensors import SafetensorError, safe_open
@@ -12,6 +13,8 @@ from safetensors import SafetensorError, safe_open
 from pae_framework.config import LatentShape, Magnitude, PathText, Side, TokenizerConfig, Width
 from pae_framework.data.data_settings import SHARDS, missing_latents
 from pae_framework.system.files import file_problem
+
+_SAVE = "write it with torch.jit.script(network).save(FILE)"
 
 
 class TorchScriptConfig(TokenizerConfig):
@@ -62,9 +65,33 @@ class TorchScriptConfig(TokenizerConfig):
         return {key: Path(file).expanduser() for key, file in stated.items() if file is not None}
 
     def missing(self) -> str | None:
-        """Files that do not exist."""
-        problems = (file_problem(path) for path in self.files().values())
-        return next(filter(None, problems), None)
+        """Files that do not exist, or are no TorchScript."""
+        return next(filter(None, map(torchscript_problem, self.files().values())), None)
+
+
+def torchscript_problem(path: Path) -> str | None:
+    """Why a file is not one that ``torch.jit.save`` wrote; None if it looks like one."""
+    if problem := file_problem(path):
+        return problem
+    try:
+        with path.open("rb") as file:
+            start = file.read(4)
+        if start == b"PK\x03\x04":
+            with ZipFile(path) as archive:
+                names = archive.namelist()
+        else:
+            names = []
+    except BadZipFile:
+        return f"{path} is not a TorchScript file: it is damaged or cut off"
+    except OSError as error:
+        return f"{path} cannot be read: {error.strerror}"
+    if any(name.endswith("/constants.pkl") for name in names):
+        return None
+    if any(name.endswith("/data.pkl") for name in names) or start[:1] == b"\x80":
+        kind = "it holds a state_dict or a pickled module, without the network's code"
+        return f"{path} is not a TorchScript file: {kind}; {_SAVE}"
+    kind = "it is damaged or of another format" if start else "it is empty"
+    return f"{path} is not a TorchScript file: {kind}; {_SAVE}"
 
 
 class LatentsConfig(TokenizerConfig):

@@ -10,8 +10,9 @@ from torch import Tensor, nn
 
 from pae_framework.contracts import Posterior, Tokenizer
 from pae_framework.errors import CheckpointError, DataError
+from pae_framework.plugin_code import describe
 from pae_framework.seeding import on_device, randn
-from pae_tokenizers.diffusers_config import DiffusersVAEConfig
+from pae_tokenizers.diffusers_config import CONFIG, DiffusersVAEConfig
 
 
 class DiffusersVAE(Tokenizer):
@@ -20,6 +21,9 @@ class DiffusersVAE(Tokenizer):
     AutoencoderKL: images in [-1, 1]; latents ``(z - shift_factor) * scaling_factor``, or with its
     ``latents_mean`` and ``latents_std`` if there are any. AutoencoderRAE: images in [0, 1]; latents
     as its own ``encode`` gives them, which are normalized.
+
+    Raises:
+        CheckpointError: Diffusers rejects the values in config.json.
     """
 
     def __init__(self, config: DiffusersVAEConfig, image_size: int):
@@ -27,8 +31,16 @@ class DiffusersVAE(Tokenizer):
         self.config = config
         self.latent = config.latent_shape(image_size)
         architecture = config.architecture()
-        self.network = _class_of(architecture).from_config(architecture)
         self.normalizes = architecture["_class_name"] == "AutoencoderRAE"
+        made = _class_of(architecture)
+        try:
+            self.network = made.from_config(architecture)
+            self._require_scaling()
+        except Exception as error:
+            where = config.local(CONFIG) or config.model
+            raise CheckpointError(
+                f"Diffusers builds no {made.__name__} of {where}: {describe(error)}"
+            ) from error
 
     def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Posterior:
         """Latents (B, C, h, w) of images (B, 3, S, S) in [0, 1].
@@ -61,6 +73,16 @@ class DiffusersVAE(Tokenizer):
         shift = torch.tensor(mean or config.get("shift_factor") or 0.0, device=like.device)
         deviation = torch.tensor(std or 1.0, device=like.device)
         return shift.view(-1, 1, 1), config["scaling_factor"] / deviation.view(-1, 1, 1)
+
+    def _require_scaling(self) -> None:
+        if self.normalizes:
+            return
+        latents = torch.zeros(1, self.latent.channels, 1, 1)
+        shift, scale = self._scaling(latents)
+        if ((latents - shift) * scale).shape != latents.shape:
+            raise ValueError(
+                f"latents_mean and latents_std are not of {self.latent.channels} channels"
+            )
 
     def load_pretrained(self) -> None:
         """Load the model's weights; Diffusers converts older names.

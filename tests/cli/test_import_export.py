@@ -17,7 +17,8 @@ from safetensors import safe_open
 from safetensors.torch import load_file
 from torch import Tensor
 
-from pae_framework.interop.imported_latents import LatentMoments
+from pae_framework.interop.imported_latents import LatentMoments, is_released
+from pae_framework.recipe.load import load_recipe
 from pae_framework.system.files import read_json
 from pae_framework.testing.pytest import Pae, Result
 
@@ -184,6 +185,24 @@ def test_moments_by_hand() -> None:
     assert found.images == 2
     moments = (found.mean, found.deviation, found.rms)
     assert moments == pytest.approx((3, 5**0.5, 14**0.5))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "released"),
+    [
+        ("dinov2_full", (), True),
+        ("dinov2_full", ("tokenizer.bottleneck=null", "tokenizer.bottleneck=gaussian"), False),
+        ("siglip2_full", (), False),
+        ("mae_full", (), False),
+        ("vavae_f16d32", (), False),
+        ("kl_vae_f16d32", (), False),
+        ("sd_vae", (), False),
+    ],
+)
+def test_reported_moments_are_shown_for_their_tokenizer_only(
+    recipe: str, overrides: tuple[str, ...], released: bool
+) -> None:
+    assert is_released(load_recipe(recipe, overrides).recipe) == released
 
 
 def test_status_shows_imported_and_pending_stages(pae: Pae) -> None:

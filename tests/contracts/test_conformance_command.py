@@ -9,7 +9,9 @@ from typing import Any
 import pytest
 import torch
 
+from pae_framework.errors import UsageError
 from pae_framework.plugins import load_registry
+from pae_framework.testing.conformance import _chosen
 from pae_framework.testing.pytest import Result, run_process
 
 pytestmark = pytest.mark.timeout(600)
@@ -256,3 +258,11 @@ def test_tiny_objects_fit_together(tiny_source, tiny_batch, tiny_encoder, tiny_t
     with torch.no_grad():
         latents = tiny_tokenizer.encode(images).latents
     assert latents.shape == (4, 8, 4, 4)
+
+
+def test_a_folder_of_a_plugin_that_is_not_installed(tmp_path, monkeypatch):
+    (tmp_path / "my-tok").mkdir()
+    (tmp_path / "my-tok" / "pyproject.toml").touch()
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(UsageError, match="pip install -e my-tok"):
+        _chosen("my-tok")

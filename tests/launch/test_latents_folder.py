@@ -15,15 +15,17 @@ from pae_framework.runs.directory import RunDirectory
 from pae_framework.system.console import PlainConsole
 from pae_framework.system.files import read_json
 
-SHORT = (
-    *("extractor=null", "sample=null", "evaluate=null", "data.flip=true"),
-    *("tokenizer.encoder.train.steps=1", "tokenizer.train.steps=1"),
-)
+WITHOUT_IMAGES = ("extractor=null", "sample=null", "evaluate=null", "data.flip=true")
+SHORT = (*WITHOUT_IMAGES, "tokenizer.encoder.train.steps=1", "tokenizer.train.steps=1")
 
 
 def trained(recipe: Path, run: Path, *overrides: str) -> dict[str, bytes]:
     """Weights of the generator, as bytes."""
-    loaded = load_recipe(recipe, (*SHORT, *overrides), load_registry())
+    return trained_by(recipe, run, *SHORT, *overrides)
+
+
+def trained_by(recipe: Path, run: Path, *overrides: str) -> dict[str, bytes]:
+    loaded = load_recipe(recipe, overrides, load_registry())
     launcher = LocalLauncher(PlainConsole(quiet=True))
     launcher.run(loaded, RunDirectory.at(run), "pae run", until="generator")
     weights = load_file(run / "generator" / "weights.safetensors")
@@ -41,6 +43,8 @@ def test_same_bits_and_unchanged_folder(tmp_path: Path, tiny_recipe: Path) -> No
     assert second != first
     assert not list(second.glob("*shard*"))
     assert read_json(second / "latents.json")["folder"] == str(folder)
+    only = f"tokenizer={{use: latents, folder: {folder}}}"  # of the first run's tokenizer
+    assert trained_by(tiny_recipe, tmp_path / "only", *WITHOUT_IMAGES, only) == own
     assert {path: path.stat().st_mtime_ns for path in folder.iterdir()} == before
 
 

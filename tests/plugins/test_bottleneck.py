@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -133,3 +134,18 @@ class TestIdentity:
     def test_no_images_is_an_error(self) -> None:
         with pytest.raises(DataError, match="identity"):
             Identity(IdentityConfig(), 1, 1).measure([])
+
+    @pytest.mark.parametrize("mean", [None, 2.0])
+    @pytest.mark.parametrize("var", [None, 9.0])
+    def test_what_its_file_lacks_changes_nothing(
+        self, tmp_path: Path, mean: float | None, var: float | None
+    ) -> None:
+        path = tmp_path / "stat.pt"
+        values = {"mean": mean, "var": var}
+        filled = {key: None if x is None else torch.full((3, 2, 2), x) for key, x in values.items()}
+        torch.save(filled, path)
+        bottleneck = Identity(IdentityConfig(statistics=str(path)), 3, 2)
+        bottleneck.load_pretrained()
+        x = torch.randn(5, 3, 2, 2, generator=generator())
+        expected = (x - (mean or 0.0)) / (1.0 if var is None else math.sqrt(var + 1e-5))
+        torch.testing.assert_close(bottleneck(x).latents, expected)

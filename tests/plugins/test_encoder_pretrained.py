@@ -27,7 +27,6 @@ from pae_encoders.vfm import FoundationEncoder
 from pae_encoders.vfm_config import (
     DINOv2Config,
     DINOv3Config,
-    EitherFile,
     MAEConfig,
     PretrainedConfig,
     SigLIP2Config,
@@ -489,7 +488,7 @@ def test_another_tag_is_another_file() -> None:
 )
 def test_siglip2_takes_whichever_file_is_there(model: str, fake_hub: Hub) -> None:
     config = SigLIP2Config(model=model)
-    assert isinstance(config.remote, EitherFile)
+    assert isinstance(config.remote, hub.EitherFile)
     assert config.missing() is not None
 
     open_clip_file = "hub:timm/ViT-B-16-SigLIP2/open_clip_model.safetensors"

@@ -27,6 +27,7 @@ class Material:
     one_segment: tuple[int, ...] = ()
     seed: int = 0
     asked: list[int] = field(default_factory=list)
+    unavailable: dict[str, str] = field(default_factory=dict)
 
     def protocol_of(self, part: str) -> dict:
         return {"test_data": "made up"} if part == "test_images" else {part: f"the {part}"}

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import inspect
 import json
 from pathlib import Path
 from typing import Any
@@ -13,10 +14,17 @@ from torch import Tensor
 from pae_framework.build import META
 from pae_framework.config import LatentShape
 from pae_framework.errors import CheckpointError, DataError
+from pae_framework.hub import HubFile
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.components import TokenizerComponent
 from pae_framework.runs.plan import component_identity
-from pae_tokenizers.diffusers_config import KNOWN, WEIGHTS, DiffusersVAEConfig
+from pae_tokenizers.diffusers_config import (
+    DEFAULTS,
+    KNOWN,
+    WEIGHTS,
+    WITHOUT_EFFECT,
+    DiffusersVAEConfig,
+)
 from pae_tokenizers.diffusers_vae import DiffusersVAE
 
 diffusers = pytest.importorskip("diffusers")
@@ -151,6 +159,92 @@ def test_the_fingerprint_is_of_contents(tmp_path: Path) -> None:
     assert identity(tmp_path / "a") != identity(tmp_path / "b")
 
 
+def test_diffusers_defaults_are_known() -> None:
+    for name, defaults in DEFAULTS.items():
+        stated = inspect.signature(getattr(diffusers, name).__init__).parameters
+        ours = {key: _tuples(value) for key, value in defaults.items()}
+        assert ours == {key: stated[key].default for key in defaults}
+        assert stated.keys() - defaults.keys() - {"self"} <= WITHOUT_EFFECT
+
+
+def _tuples(value: Any) -> Any:
+    return tuple(value) if isinstance(value, list) else value
+
+
+def test_the_fingerprint_stays_when_a_known_model_is_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    published = {
+        "_class_name": "AutoencoderKL",
+        "_diffusers_version": "0.4.2",
+        "act_fn": "silu",
+        "block_out_channels": [128, 256, 512, 512],
+        "down_block_types": ["DownEncoderBlock2D"] * 4,
+        "in_channels": 3,
+        "latent_channels": 4,
+        "layers_per_block": 2,
+        "norm_num_groups": 32,
+        "out_channels": 3,
+        "sample_size": 256,
+        "up_block_types": ["UpDecoderBlock2D"] * 4,
+    }
+    file = tmp_path / "config.json"
+    monkeypatch.setattr(HubFile, "cached", lambda self: file if file.is_file() else None)
+    known = DiffusersVAEConfig(model="stabilityai/sd-vae-ft-ema")
+    before = known.hashed()
+    file.write_text(json.dumps(published))
+    assert known.hashed() == before
+    with META:
+        DiffusersVAE(known, 256)
+    file.write_text(json.dumps({**published, "act_fn": "relu"}))
+    assert known.hashed() != before
+
+
+@pytest.mark.parametrize(
+    ("changes", "same"),
+    [
+        ({"_diffusers_version": "9.9", "_name_or_path": "elsewhere"}, True),
+        ({"sample_size": 512, "force_upcast": False}, True),
+        ({"latents_mean": None, "in_channels": 3, "use_quant_conv": True}, True),
+        ({"act_fn": "relu"}, False),
+        ({"shift_factor": None}, False),
+        ({"mid_block_add_attention": False}, False),
+        ({"of_a_later_version": 1}, False),
+    ],
+    ids=["private", "pipeline", "defaults", "network", "scale", "attention", "unknown"],
+)
+def test_the_fingerprint_is_of_what_changes_latents(
+    tmp_path: Path, changes: dict[str, Any], same: bool
+) -> None:
+    file = tmp_path / "config.json"
+    stated = {"_class_name": "AutoencoderKL", **KL, "_diffusers_version": "0.1"}
+    file.write_text(json.dumps(stated))
+    config = DiffusersVAEConfig(model=str(tmp_path))
+    before = config.hashed()
+    file.write_text(json.dumps({**stated, **changes}))
+    assert (config.hashed() == before) is same
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"norm_num_groups": 32},
+        {"act_fn": "none"},
+        {"down_block_types": ["Unknown"] * 2},
+        {"layers_per_block": "two"},
+        {"scaling_factor": None},
+        {"shift_factor": "none"},
+        {"latents_mean": [1.0, 2.0]},
+    ],
+    ids=lambda changes: next(iter(changes)),
+)
+def test_what_diffusers_refuses_is_one_error(tmp_path: Path, changes: dict[str, Any]) -> None:
+    file = tmp_path / "config.json"
+    file.write_text(json.dumps({"_class_name": "AutoencoderKL", **KL, **changes}))
+    with META, pytest.raises(CheckpointError, match=str(file)):
+        DiffusersVAE(DiffusersVAEConfig(model=str(tmp_path)), SIDE)
+
+
 @pytest.mark.parametrize(
     ("file", "content"),
     [
@@ -197,6 +291,56 @@ def test_a_model_of_the_hub_that_is_not_here(monkeypatch: pytest.MonkeyPatch) ->
         known.fetch()
     with pytest.raises(ValueError, match="someone/vae"):
         DiffusersVAEConfig(model="someone/vae").latent_shape(SIDE)
+
+
+def test_the_configuration_is_downloaded_before_the_recipe_is_read() -> None:
+    for subfolder, name in ((None, "config.json"), ("vae", "vae/config.json")):
+        with pytest.raises(ValueError, match=f"hf download someone/vae {name}"):
+            DiffusersVAEConfig(model="someone/vae", subfolder=subfolder).latent_shape(SIDE)
+
+
+@pytest.mark.parametrize(
+    ("here", "offered", "downloaded"),
+    [
+        ((), ("config.json", *WEIGHTS), {"config.json", WEIGHTS[0]}),
+        ((), ("config.json", WEIGHTS[1]), {"config.json", WEIGHTS[1]}),
+        ((WEIGHTS[0],), ("config.json", *WEIGHTS), {"config.json"}),
+        ((WEIGHTS[1],), ("config.json", *WEIGHTS), {"config.json"}),
+        (("config.json",), ("config.json", *WEIGHTS), {WEIGHTS[0]}),
+        (("config.json", WEIGHTS[1]), (), set()),
+    ],
+)
+def test_each_missing_file_is_downloaded(
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    here: tuple[str, ...],
+    offered: tuple[str, ...],
+    downloaded: set[str],
+) -> None:
+    for name in here:
+        (tmp_path / name).write_text("")
+
+    def cached(remote: HubFile) -> Path | None:
+        path = tmp_path / remote.name
+        return path if path.is_file() else None
+
+    def fetch(remote: HubFile) -> Path:
+        if (found := cached(remote)) is not None:
+            return found
+        if remote.name not in offered:
+            raise OSError(f"no {remote.name}")
+        (tmp_path / remote.name).write_text("")
+        return tmp_path / remote.name
+
+    monkeypatch.delenv("PAE_OFFLINE", raising=False)
+    monkeypatch.delenv("HF_HUB_OFFLINE", raising=False)
+    monkeypatch.setattr(HubFile, "cached", cached)
+    monkeypatch.setattr(HubFile, "fetch", fetch)
+    config = DiffusersVAEConfig(model="stabilityai/sd-vae-ft-ema")
+    assert (config.missing() is None) is (not downloaded)
+    config.fetch()
+    assert {file.name for file in tmp_path.iterdir()} - set(here) == downloaded
+    assert config.missing() is None
 
 
 def test_a_small_network_has_no_weights() -> None:

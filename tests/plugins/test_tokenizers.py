@@ -76,19 +76,30 @@ class TestTorchScript:
         with pytest.raises(ValueError, match=str(size)):
             config(tmp_path).latent_shape(size)
 
-    @pytest.mark.parametrize("damage", ["absent", "no torch file", "a state dict", "cut off"])
+    @pytest.mark.parametrize(
+        "damage",
+        ["absent", "empty", "no torch file", "a state dict", "an old state dict", "cut off"],
+    )
     def test_a_bad_file_is_one_error(self, tmp_path: Path, damage: str) -> None:
         write_torchscript(tmp_path)
         file = tmp_path / "decode.pt"
         if damage == "absent":
             file.unlink()
-            assert str(file) in (config(tmp_path).missing() or "")
+        elif damage == "empty":
+            file.write_bytes(b"")
         elif damage == "no torch file":
             file.write_bytes(b"no zip")
         elif damage == "a state dict":
             torch.save({"weight": torch.zeros(2)}, file)
+        elif damage == "an old state dict":
+            state = {"weight": torch.zeros(2)}
+            torch.save(state, file, _use_new_zipfile_serialization=False)
         else:
             file.write_bytes(file.read_bytes()[:400])
+        before = config(tmp_path).missing() or ""
+        assert str(file) in before
+        assert ("torch.jit.script" in before) == (damage not in ("absent", "cut off"))
+        assert ("state_dict" in before) == damage.endswith("state dict")
         with pytest.raises((DataError, CheckpointError), match=r"decode\.pt"):
             TorchScriptTokenizer(config(tmp_path), SIDE)
 
@@ -104,22 +115,67 @@ class TestTorchScript:
             probe(config(tmp_path, decode=None, **stated))
         assert found in str(caught.value)
 
-    def test_a_network_that_gives_something_else(self, tmp_path: Path) -> None:
+    @pytest.mark.parametrize(
+        ("key", "network", "stated", "said"),
+        [
+            ("encode", "TwoOutputs", {}, "a tuple, not a tensor"),
+            ("encode", "Bytes", {}, "torch.uint8"),
+            ("decode", "Bytes", {}, "torch.uint8"),
+            ("decode", None, {"channels": CHANNELS + 2}, f"to have {CHANNELS} channels, but got 8"),
+            ("encode", "Half", {}, "torch.float16"),
+            ("encode", "Refuses", {}, "no such batch"),
+            ("encode", "Linear", {}, "shapes"),
+        ],
+    )
+    def test_a_network_that_does_not_fit(
+        self, tmp_path: Path, key: str, network: str | None, stated: dict[str, int], said: str
+    ) -> None:
         write_torchscript(tmp_path)
-        save_torchscript(TwoOutputs(), tmp_path / "encode.pt")
-        with pytest.raises(CheckpointError, match="torchscript"):
-            probe(config(tmp_path, decode=None))
+        if network is not None:
+            save_torchscript(UNFIT[network], tmp_path / f"{key}.pt")
+        other = "decode" if key == "encode" else "encode"
+        with pytest.raises(CheckpointError) as caught:
+            probe(config(tmp_path, **{other: None}, **stated))
+        message = str(caught.value)
+        assert str(tmp_path / f"{key}.pt") in message
+        assert said in message
+        assert len(message.splitlines()) == 1
 
-    def test_a_network_that_fails(self, tmp_path: Path) -> None:
-        write_torchscript(tmp_path)
-        save_torchscript(nn.Linear(7, 7), tmp_path / "encode.pt")
-        with pytest.raises(CheckpointError, match="torchscript"):
-            probe(config(tmp_path, decode=None))
+    @pytest.mark.parametrize("without", [{}, {"encode": None}])
+    def test_images_from_0_to_255(self, tmp_path: Path, without: dict[str, None]) -> None:
+        _, decoder = write_torchscript(tmp_path)
+        with torch.no_grad():
+            for parameter in decoder.parameters():
+                parameter.mul_(0.1)
+            decoder.bias.fill_(127)
+        save_torchscript(decoder, tmp_path / "decode.pt")
+        with pytest.raises(CheckpointError, match=r"\[0, 1\]"):
+            probe(config(tmp_path, images="unit", **without))
 
 
 class TwoOutputs(nn.Module):
     def forward(self, x: Tensor) -> tuple[Tensor, Tensor]:
         return x, x
+
+
+class Bytes(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        return x.byte()
+
+
+class Refuses(nn.Module):
+    def forward(self, x: Tensor) -> Tensor:
+        assert x.shape[0] == 0, "no such batch"
+        return x
+
+
+UNFIT = {
+    "TwoOutputs": TwoOutputs(),
+    "Bytes": Bytes(),
+    "Refuses": Refuses(),
+    "Half": nn.Conv2d(3, CHANNELS, PATCH, PATCH).half(),
+    "Linear": nn.Linear(7, 7),
+}
 
 
 def probe(one: TorchScriptConfig) -> None:

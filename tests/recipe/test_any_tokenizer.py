@@ -224,6 +224,45 @@ def test_what_a_tokenizer_cannot_do_is_said_first(
     assert all("patches" in message for message in found.values())
 
 
+@pytest.mark.parametrize(
+    ("latents", "more"),
+    [
+        ({}, ()),
+        ({"normalize": False}, ("latents.normalize=true",)),
+        ({"stored": False}, ("latents.stored=true",)),
+        ({"stored": False, "normalize": False}, ("latents.stored=true", "latents.normalize=true")),
+        (
+            {"stored": False, "statistics": "latents_stats.pt"},
+            ("latents.stored=true", "latents.statistics=null"),
+        ),
+    ],
+    ids=["stored", "raw", "not-stored", "raw-not-stored", "statistics"],
+)
+def test_a_tokenizer_that_does_not_encode_needs_latents(
+    recipes: Recipes, latents: dict[str, Any], more: tuple[str, ...]
+) -> None:
+    decodes = {"tokenizer": {"use": "patches", "can": "decode"}, "evaluate": None}
+    with pytest.raises(RecipeError) as caught:
+        recipes(decodes, {"latents": latents})
+    (problem,) = caught.value.problems
+    assert problem.path == "latents"
+    assert "patches" in problem.message
+    overrides = problem.hint.removeprefix("set ").split(", ")
+    assert set(overrides[1:]) == set(more)
+    recipes(decodes, {"latents": latents}, overrides=("latents.folder=/latents", *overrides[1:]))
+
+
+def test_a_trained_generator_needs_only_statistics(recipes: Recipes) -> None:
+    body = {
+        "tokenizer": {"use": "patches", "can": "decode"},
+        "generator": {"weights": "generator.safetensors"},
+        "sample": {"at_steps": []},
+        "evaluate": None,
+        "latents": {"statistics": "latents_stats.pt"},
+    }
+    assert not recipes(body).recipe.latents.encoded
+
+
 def test_its_latents_are_those_of_the_recipe(recipes: Recipes) -> None:
     own = {"use": "patches", "can": "none", "folder": "/data/latents"}
     recipe = recipes({"tokenizer": own, "sample": None, "evaluate": None}).recipe

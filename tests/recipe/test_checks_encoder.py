@@ -5,9 +5,14 @@ from __future__ import annotations
 from pathlib import Path
 
 import pytest
+import torch
 from recipe_cases import Load, Problems, unstated
+from torch.utils.flop_counter import FlopCounterMode
 
-from pae_framework.dry_run.flops import Forward, per_image
+from pae_encoders.gae_teacher import GaeTeacher
+from pae_framework.build import META, build_networks
+from pae_framework.dry_run.flops import Forward, count_forward, per_image
+from pae_framework.preflight import requirements
 from pae_framework.preflight.memory import StageMemory, training_memory
 from pae_framework.runs.plan import plan
 
@@ -114,6 +119,22 @@ def test_a_convolutional_pair_needs_neither_projector_nor_stage(load: Load) -> N
     assert not recipe.tokenizer.bottleneck.config.projects
 
 
+def test_memory_of_a_generator_that_encodes_counts_the_decoder_of_the_tokenizer(load: Load) -> None:
+    """The decoder reads latents of half the encoder's width."""
+
+    def of_generator(*overrides: str) -> StageMemory:
+        changes = ("evaluate=null", "sample=null", *overrides)
+        estimates = training_memory(load(*LDM[:-3], *changes).recipe)
+        return next(one for one in estimates if one.stage == "generator")
+
+    tokenizer = load(*LDM).recipe.tokenizer
+    encoder, decoder = tokenizer.encoder.config, tokenizer.decoder.config
+    width = encoder.token_width() // 2
+    parameters = encoder.parameters(32) + decoder.parameters(width, 2)
+    more = of_generator("latents.stored=false").weights - of_generator().weights
+    assert more == 4 * parameters  # float32
+
+
 @pytest.mark.parametrize(
     ("override", "path", "facts"),
     [
@@ -129,6 +150,38 @@ def test_what_does_not_fit_the_convolutional_pair_is_refused(
     (problem,) = problems(*LDM, override)
     assert problem.path == path
     assert not unstated(problem, *facts)
+
+
+IDENTITY = ("tokenizer.bottleneck=null", "tokenizer.bottleneck={use: identity}")
+PLAIN = ("tokenizer.modulator=null", "tokenizer.modulator=none")
+
+
+@pytest.mark.parametrize("settings", ["statistics_images: 7", "statistics: stat.pt"])
+def test_a_trained_encoder_has_no_statistics_of_its_training_images(
+    problems: Problems, load: Load, settings: str
+) -> None:
+    given = f"tokenizer.bottleneck={{use: identity, {settings}}}"
+    (problem,) = problems(*TRAINED, *PLAIN, IDENTITY[0], given)
+    assert problem.path == "tokenizer.bottleneck"
+    assert not unstated(problem, "identity", "train_encoder=false", "bottleneck.use=sphere")
+    load(*TRAINED, *PLAIN, *IDENTITY, "tokenizer.train_encoder=false")
+    load(*TRAINED, *PLAIN, *IDENTITY, "tokenizer.weights=t.pt")
+
+
+def test_an_adaptive_weight_is_measured_at_the_last_layer_before_the_latents(
+    problems: Problems, load: Load
+) -> None:
+    adaptive = (*LDM, VF, TEACHER)
+    load(*adaptive)
+    modulator = "tokenizer.modulator={use: dam, depth: 1, heads: 4}"
+    (problem,) = problems(*adaptive, "tokenizer.modulator=null", modulator)
+    assert problem.path == "tokenizer.regularizers.vf"
+    assert not unstated(
+        problem, "diagonal_gaussian", "train_encoder", "ldm_cnn", "modulator", "adaptive=false"
+    )
+    load(
+        *adaptive, "tokenizer.modulator=null", modulator, "tokenizer.regularizers.vf.adaptive=false"
+    )
 
 
 def test_it_is_no_extractor(problems: Problems) -> None:
@@ -203,13 +256,6 @@ def test_another_training_of_the_teacher_is_another_tokenizer(load: Load) -> Non
     assert {name for name in one if one[name] == other[name]} == {"extractor"}
 
 
-def test_flops_and_memory_of_a_trained_teacher(load: Load) -> None:
-    recipe = load(*LDM, VF, TRAINED_TEACHER).recipe
-    forward = Forward(0, 100, 1000, 0, encoder=10, teacher=7)
-    assert per_image(forward, recipe)["teacher"] == 3 * 7
-    assert "teacher" in {one.stage for one in training_memory(recipe)}
-
-
 def test_a_refined_target_needs_a_frozen_encoder_even_with_a_teacher(problems: Problems) -> None:
     found = problems(*LDM, "tokenizer.regularizers={scr: {}}", TEACHER)
     assert "tokenizer.regularizers.scr" in {problem.path for problem in found}
@@ -253,3 +299,39 @@ def test_other_initial_weights_are_another_tokenizer(load: Load, tmp_path: Path)
     assert a == b != c
     assert fingerprint() == fingerprint("tokenizer.initial_weights=null")
     assert len({a, c, fingerprint()}) == 3
+
+
+def test_a_trained_teacher_counts_its_frozen_network_once(load: Load) -> None:
+    """Of the rest: weights, gradients and two moments in memory; FLOPs of three passes."""
+    loaded = load(*LDM, VF, TRAINED_TEACHER)
+    networks = build_networks(loaded.recipe, loaded.registry, 10)
+    teacher = networks.teacher
+    assert isinstance(teacher, GaeTeacher)
+    counts = {
+        trained: sum(w.numel() for w in teacher.parameters() if w.requires_grad == trained)
+        for trained in (True, False)
+    }
+    estimates = {one.stage: one for one in training_memory(loaded.recipe)}
+    assert estimates["teacher"].trained == counts[True]
+    weights = 16 * counts[True] + 4 * counts[False]
+    assert estimates["teacher"].weights == pytest.approx(weights, rel=1e-3)
+
+    forward = count_forward(networks, loaded.recipe)
+    with META, torch.no_grad(), FlopCounterMode(display=False) as neck:
+        teacher.compress(torch.empty(1, teacher.grid**2, teacher.base.width))
+    expected = forward.teacher + 2 * neck.get_total_flops()
+    assert per_image(forward, loaded.recipe)["teacher"] == pytest.approx(expected, rel=0.05)
+    other = load(*LDM, VF, TEACHER)
+    frozen = count_forward(build_networks(other.recipe, other.registry, 10), other.recipe)
+    assert frozen.taught == 0 < frozen.teacher
+
+
+def test_a_teacher_that_is_trained_needs_no_pretrained_weights(
+    load: Load, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    loaded = load(*LDM, VF, TRAINED_TEACHER, "tokenizer.teacher.weights=absent.pth")
+    rest = frozenset({"tokenizer", "evaluate"})
+    for stages, needed in ((rest | {"teacher"}, True), (rest, False)):
+        monkeypatch.setattr(requirements, "unfinished_stages", lambda *a, s=stages: s)
+        missing = [problem.path for problem in requirements.missing_requirements([loaded])]
+        assert ("tokenizer.teacher" in missing) == needed

@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import pytest
+import torch
 
 from pae_framework.build import build_networks
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.models import Recipe, TokenizerSection
 from pae_framework.recipe.smoke import smoke_recipe
 from pae_framework.registry import Registry
+from pae_framework.tokenizer.losses.adaptive_weight import ADVERSARIAL_BOUNDS, REGULARIZER_BOUNDS
 from pae_framework.training.train_settings import Length
 
+RECIPES = Path(__file__).parents[2] / "recipes"
 NAMES = ("vavae_f16d32", "kl_vae_f16d32")
 
 
@@ -39,13 +44,29 @@ def test_the_training_is_the_published_one(name: str, registry: Registry) -> Non
 
 @pytest.mark.parametrize("name", NAMES)
 def test_means_keep_the_balance_of_sums(name: str, registry: Registry) -> None:
-    """Latent diffusion: the sum of |x - x^| + LPIPS over all values, plus 1e-6 KL, summed."""
+    """Latent diffusion: the sum of |x - x^| + LPIPS over all values, plus 1e-6 KL, summed.
+
+    |x - x^| of images in [-1, 1] is twice that of images in [0, 1].
+    """
     recipe = load_recipe(name, (), registry).recipe
     tokenizer, values = recipe.tokenizer_section, 3 * recipe.data.image_size**2
     kl = tokenizer.regularizers["kl"].config.model_dump()
     assert kl["reduction"] == "sum"
     assert kl["weight"] * values == pytest.approx(1e-6, rel=1e-3)
-    assert tokenizer.reconstruction.l1 == tokenizer.reconstruction.lpips.weight == 1
+    image = torch.tensor([0.0, 1.0, 0.25])
+    l1 = tokenizer.reconstruction.l1 * image.mean()
+    assert l1 == tokenizer.reconstruction.lpips.weight * ((2 * image - 1) - (-1)).abs().mean()
+    assert tokenizer.reconstruction.lpips.weight == 1
+
+
+def test_the_header_states_the_bounds_beside_means(registry: Registry) -> None:
+    """The published bounds are beside sums; ours are the same numbers beside means."""
+    values = 3 * load_recipe("vavae_f16d32", (), registry).recipe.data.image_size ** 2
+    published = {ADVERSARIAL_BOUNDS.most: "0.051", REGULARIZER_BOUNDS.most: "509"}
+    header = (RECIPES / "vavae_f16d32.yaml").read_text().partition("\npae:")[0]
+    for bound, text in published.items():
+        assert float(text) == pytest.approx(bound / values, rel=0.01)
+        assert text in header
 
 
 def test_only_vavae_is_aligned(registry: Registry) -> None:

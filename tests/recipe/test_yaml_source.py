@@ -8,11 +8,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pae_framework.errors import RecipeError
-from pae_framework.recipe.yaml_source import parse, read_file
+from pae_framework.recipe.yaml_source import parse, read_file, yaml_reason
 
 
 def plain(text: str) -> Any:
@@ -194,3 +195,13 @@ def test_a_file_must_hold_a_map(
 def test_a_missing_file_is_reported(tmp_path: Path) -> None:
     with pytest.raises(RecipeError, match=r"absent\.yaml"):
         read_file(tmp_path / "absent.yaml")
+
+
+@pytest.mark.parametrize("text", ["{a: [1, 2", "{a: 'b", "a: b: c", "\0"])
+def test_a_reason_is_one_line_without_the_text(text: str) -> None:
+    with pytest.raises(yaml.YAMLError) as caught:
+        yaml.safe_load(text)
+    reason = yaml_reason(caught.value)
+    assert reason
+    assert "\n" not in reason
+    assert "^" not in reason

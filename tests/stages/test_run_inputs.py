@@ -4,13 +4,22 @@ from types import SimpleNamespace
 
 import pytest
 import torch
+import yaml
+from torch import nn
 
 from pae_framework.config import DataSourceConfig, EncoderConfig
 from pae_framework.contracts import DataSource, Encoder, Features, LabeledImage
 from pae_framework.evaluation import inputs as inputs_module
 from pae_framework.evaluation.inputs import RunInputs
+from pae_framework.plugins import load_registry
+from pae_framework.recipe.load import load_recipe
 from pae_framework.tokenizer.losses.lpips import build_lpips
-from pae_framework.tokenizer.tokenizer_settings import LpipsSettings, ReconstructionSettings
+from pae_framework.tokenizer.model import ComposedTokenizer
+from pae_framework.tokenizer.tokenizer_settings import (
+    LpipsNetwork,
+    LpipsSettings,
+    ReconstructionSettings,
+)
 
 
 class CountingExtractor:
@@ -39,6 +48,9 @@ def test_features_of_the_test_images_are_extracted_once():
     assert extractor.calls == 1
 
 
+LPIPS_OFF = ("tokenizer.reconstruction.lpips.weight=0",)
+
+
 class PixelsConfig(EncoderConfig):
     def token_width(self):
         return 3
@@ -60,13 +72,27 @@ class Pixels(Encoder):
         return Features(tokens, tokens[:, 0])
 
 
+class WithEncoder(ComposedTokenizer):
+    """A composed tokenizer with an encoder and nothing else."""
+
+    def __init__(self, encoder):
+        nn.Module.__init__(self)
+        self.encoder = encoder
+
+
+def recipe_with(reconstruction):
+    """The quickstart, whose encoder is frozen, with other reconstruction terms."""
+    recipe = load_recipe("quickstart", (), load_registry()).recipe
+    section = recipe.tokenizer.model_copy(update={"reconstruction": reconstruction})
+    return recipe.model_copy(update={"tokenizer": section})
+
+
 def test_the_perceptual_distance_is_in_the_features_of_the_tokenizers_own_encoder():
-    section = SimpleNamespace(reconstruction=ReconstructionSettings())
-    recipe = SimpleNamespace(data=SimpleNamespace(test_images=None), tokenizer=section)
+    recipe = recipe_with(ReconstructionSettings())
     # A context that can load nothing: a second encoder would be one too many.
     inputs = RunInputs(SimpleNamespace(recipe=recipe, device=torch.device("cpu")))
     encoder = Pixels(PixelsConfig(), 2)
-    vars(inputs).update(tokenizer=SimpleNamespace(encoder=encoder))
+    vars(inputs).update(tokenizer=WithEncoder(encoder))
     red, green = torch.zeros(2, 1, 3, 2, 2)
     red[:, 0], green[:, 1] = 1, 0.5
 
@@ -76,24 +102,54 @@ def test_the_perceptual_distance_is_in_the_features_of_the_tokenizers_own_encode
 
 
 def judging_by(**reconstruction):
-    settings = ReconstructionSettings.model_validate(reconstruction)
-    section = SimpleNamespace(reconstruction=settings)
-    recipe = SimpleNamespace(data=SimpleNamespace(test_images=None), tokenizer=section)
+    recipe = recipe_with(ReconstructionSettings.model_validate(reconstruction))
     return RunInputs(SimpleNamespace(recipe=recipe, device=torch.device("cpu")))
 
 
 def test_the_perceptual_distance_is_lpips_if_it_is_an_active_term():
     inputs = judging_by(lpips={"weight": 0.5, "weights": "none"})
-    vars(inputs).update(tokenizer=SimpleNamespace(encoder=None))
+    vars(inputs).update(tokenizer=WithEncoder(None))
     a, b = torch.rand(2, 2, 3, 16, 16)
     lpips = build_lpips(LpipsSettings(weight=1.0, weights="none"))
     torch.testing.assert_close(inputs.perceptual(a, b), lpips(a, b))
+
+
+TRAINED = "the encoder is trained with the tokenizer"
+
+
+@pytest.mark.parametrize(
+    ("recipe", "overrides", "lacking"),
+    [
+        ("vavae_f16d32", (), {"features"}),
+        ("kl_vae_f16d32", (), {"features"}),
+        ("gae", (), {"features"}),
+        ("vavae_f16d32", LPIPS_OFF, {"features", "perceptual"}),
+        ("gae", LPIPS_OFF, {"features", "perceptual"}),
+        ("rae_dinov2", (), set()),
+        ("quickstart", (), set()),
+    ],
+)
+def test_features_of_a_trained_encoder_are_no_reference(recipe, overrides, lacking):
+    loaded = load_recipe(recipe, overrides, load_registry()).recipe
+    inputs = RunInputs(SimpleNamespace(recipe=loaded, device=torch.device("cpu")))
+    assert {key: TRAINED in reason for key, reason in inputs.unavailable.items()} == dict.fromkeys(
+        lacking, True
+    )
 
 
 def test_the_perceptual_distance_is_named():
     assert "stand-in for LPIPS" in judging_by().perceptual_name
     assert "layers 0, 2" in judging_by(perceptual={"layers": [0, 2]}).perceptual_name
     assert judging_by(lpips={"weight": 1.0}).perceptual_name.startswith("LPIPS (VGG-16")
+
+
+def test_without_a_perceptual_distance_it_is_said_what_to_add():
+    tokenizer = SimpleNamespace(perceptual=None, encodes=True, decodes=True)
+    recipe = SimpleNamespace(composed=None, tokenizer=tokenizer)
+    reasons = RunInputs(SimpleNamespace(recipe=recipe)).unavailable
+    assert reasons.keys() == {"features", "perceptual"}
+    added = yaml.safe_load(reasons["perceptual"].split("`")[1])
+    assert LpipsNetwork.model_validate(added["lpips"]).weights == "default"
 
 
 class SortedByClass(DataSource):
@@ -118,8 +174,8 @@ def judged(test_images, seed=0, limit=None, contents=None):
     data = SimpleNamespace(
         test_images=test_images, test=SimpleNamespace(use="sorted", config=config), image_size=4
     )
-    tokenizer = SimpleNamespace(train=SimpleNamespace(workers=0))
-    recipe = SimpleNamespace(data=data, seed=seed, tokenizer=tokenizer)
+    section = recipe_with(ReconstructionSettings()).tokenizer
+    recipe = SimpleNamespace(data=data, seed=seed, **composed_of(section))
     context = SimpleNamespace(
         recipe=recipe,
         test_source=SortedByClass(DataSourceConfig(), 4),
@@ -132,10 +188,15 @@ def judged(test_images, seed=0, limit=None, contents=None):
     return inputs
 
 
-class Halves:
+def composed_of(section):
+    return {"tokenizer": section, "composed": section, "tokenizer_section": section}
+
+
+class Halves(ComposedTokenizer):
     """Latents are the pixels; tokens are the colors of the upper and of the lower half."""
 
     def __init__(self):
+        nn.Module.__init__(self)
         self.batches = []
 
     def encode(self, x):
@@ -218,13 +279,14 @@ def with_networks(encoder_color, seed=0, metric="perceptual"):
     frozen = SimpleNamespace(
         use="pixels", config=PixelsConfig(), train=None, pooling="mean", resize=None
     )
-    context.recipe.tokenizer = SimpleNamespace(encoder=trained, reconstruction=settings)
+    section = recipe_with(settings).tokenizer.model_copy(update={"encoder": trained})
+    vars(context.recipe).update(composed_of(section))
     context.recipe.extractor = frozen
     context.seed = lambda train: seed
     encoder, extractor = (Pixels(PixelsConfig(), 2) for _ in range(2))
     for network, color in ((encoder, encoder_color), (extractor, 0.0)):
         network.register_buffer("color", torch.tensor(color))
-    vars(inputs).update(tokenizer=SimpleNamespace(encoder=encoder), _extractor_network=extractor)
+    vars(inputs).update(tokenizer=WithEncoder(encoder), _extractor_network=extractor)
     return inputs
 
 

@@ -15,7 +15,7 @@ from torch import nn
 from pae_framework.build import build_encoder
 from pae_framework.config import DataSourceConfig, DiscriminatorConfig, RegularizerConfig
 from pae_framework.contracts import DataSource, Discriminator, LabeledImage, Regularizer
-from pae_framework.errors import PluginError, UsageError
+from pae_framework.errors import CheckpointError, PluginError, UsageError
 from pae_framework.execution.context import initial_weights
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
@@ -142,6 +142,40 @@ def test_a_regularizers_parameters_are_seeded_trained_and_checkpointed(tmp_path,
     assert torch.equal(saved[NAME], one[NAME])
     kept = load_file(tmp_path / "one" / "tokenizer.safetensors")
     assert not any("learned" in name or "regularizers" in name for name in kept)
+
+
+IDENTITY = (
+    "tokenizer.regularizers={}",
+    "tokenizer.bottleneck=null",
+    "tokenizer.bottleneck={use: identity, statistics_images: 8}",
+    "tokenizer.modulator=null",
+    "tokenizer.modulator=none",
+)
+
+
+def test_statistics_of_initial_weights_are_kept(tmp_path, registry):
+    """They are not measured again, and a file of others is refused."""
+    encoder, start, stat = tmp_path / "encoder", tmp_path / "start.safetensors", tmp_path / "s.pt"
+    trained(tmp_path / "one", registry, encoder, *IDENTITY)
+    tensors = load_file(tmp_path / "one" / "tokenizer.safetensors")
+    assert tensors["bottleneck.mean"].any()  # measured
+    tensors["bottleneck.mean"] = tensors["bottleneck.mean"] + 3
+    save_tensors(tensors, start)
+    statistics = {key: tensors[f"bottleneck.{key}"] for key in ("mean", "var")}
+    again = [*IDENTITY, f"tokenizer.initial_weights={start}"]
+    stated = [*again, f"tokenizer.bottleneck.statistics={stat}"]
+
+    torch.save(statistics, stat)
+    for name, changes in (("two", again), ("three", stated)):
+        trained(tmp_path / name, registry, encoder, *changes)
+        kept = load_file(tmp_path / name / "tokenizer.safetensors")
+        assert all(torch.equal(kept[f"bottleneck.{key}"], x) for key, x in statistics.items())
+
+    torch.save({"mean": None, "var": statistics["var"]}, stat)
+    with pytest.raises(CheckpointError) as refused:
+        trained(tmp_path / "four", registry, encoder, *stated)
+    for fact in (str(start), str(stat), "bottleneck.mean", "tokenizer.bottleneck.statistics=null"):
+        assert fact in str(refused.value)
 
 
 ADVERSARIAL = (

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import signal
+from contextlib import nullcontext
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
@@ -13,8 +16,10 @@ from torch import Tensor, nn
 from pae_framework.config import DataSourceConfig
 from pae_framework.contracts import DataSource, LabeledImage
 from pae_framework.data.data_settings import LatentsSettings
+from pae_framework.data.read_ahead import read_ahead
 from pae_framework.data.statistics import statistics_of
-from pae_framework.execution.unstored_latents import EncodedRows, latent_encoder
+from pae_framework.errors import StoppedError
+from pae_framework.execution.unstored_latents import encoded_batches, latent_encoder
 from pae_framework.flow.flow_settings import FlowSettings
 from pae_framework.flow.matching import FlowObjective
 from pae_framework.recipe.load import load_recipe
@@ -48,15 +53,18 @@ class Scaling(nn.Module):
         return SimpleNamespace(latents=self.weight * images)
 
 
-def rows(**settings: Any) -> EncodedRows:
+def encoded(indices: list[int], shown: list[int] | None = None, **settings: Any) -> list[Tensor]:
     latents = LatentsSettings(stored=False, batch_size=4, **settings)
+    progress = SimpleNamespace(update=[].append if shown is None else shown.append)
     context: Any = SimpleNamespace(
         train_source=Noise(DataSourceConfig(), 4),
         device=CPU,
         recipe=SimpleNamespace(latents=latents),
+        progress=lambda total: nullcontext(progress),
     )
     tokenizer: Any = Scaling()
-    return EncodedRows(context, latent_encoder(tokenizer, latents, CPU))
+    encode = latent_encoder(tokenizer, latents, CPU)
+    return list(encoded_batches(context, encode, torch.tensor(indices)))
 
 
 def images(indices: list[int]) -> Tensor:
@@ -65,16 +73,41 @@ def images(indices: list[int]) -> Tensor:
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_row_is_the_latent_of_its_image(workers: int) -> None:
-    found = rows(workers=workers)
-    chosen = [7, 0, 10, 3, 3]  # more than a batch
-    assert len(found) == 11
-    assert torch.equal(found.read(torch.tensor(chosen)), 3 * images(chosen))
+def test_batches_are_the_latents_of_their_images(workers: int) -> None:
+    chosen, shown = [7, 0, 10, 3, 3], list[int]()
+    found = encoded(chosen, shown, workers=workers)
+    assert [len(batch) for batch in found] == [4, 1]
+    assert torch.equal(torch.cat(found), 3 * images(chosen))
+    assert shown == [4, 5]
+
+
+def test_one_pool_of_workers_reads_all(monkeypatch: pytest.MonkeyPatch) -> None:
+    pools = []
+
+    def counted(*args: Any) -> Any:
+        pools.append(args)
+        return read_ahead(*args)
+
+    monkeypatch.setattr("pae_framework.execution.unstored_latents.read_ahead", counted)
+    encoded(list(range(11)))
+    assert len(pools) == 1
+
+
+def test_a_signal_stops_before_the_next_batch() -> None:
+    class Signal(list[int]):
+        def append(self, done: int) -> None:
+            super().append(done)
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    shown = Signal()
+    with pytest.raises(StoppedError, match="4 of 11"):
+        encoded(list(range(11)), shown)
+    assert shown == [4]
 
 
 def test_statistics_are_of_all_latents(tmp_path: Path) -> None:
     everything = 3 * images(list(range(11))).double()
-    statistics = statistics_of(rows(), tmp_path)
+    statistics = statistics_of(encoded(list(range(11))), tmp_path)
     torch.testing.assert_close(
         statistics.mean.flatten().double(), everything.mean((0, 2, 3)), rtol=1e-6, atol=0
     )

@@ -12,6 +12,7 @@ import torch
 from tokenizer_fakes import FakeEncoder, FakeEncoderConfig
 from torch import Tensor
 
+from pae_bottlenecks.config import SphereConfig
 from pae_framework.build import build_tokenizer
 from pae_framework.errors import CheckpointError, DataError
 from pae_framework.execution.context import StageContext
@@ -36,7 +37,9 @@ def tokenizer(section: Callable[..., TokenizerSection], registry: Registry) -> C
 
 
 def load(tokenizer: ComposedTokenizer, file: Path, folder: Path) -> None:
-    recipe = SimpleNamespace(tokenizer_section=SimpleNamespace(initial_weights=str(file)))
+    bottleneck = SimpleNamespace(config=SphereConfig())
+    section = SimpleNamespace(initial_weights=str(file), bottleneck=bottleneck)
+    recipe = SimpleNamespace(tokenizer_section=section)
     context = SimpleNamespace(recipe=recipe, directory=folder, world=ONE_PROCESS)
     load_initial_weights(cast(StageContext, context), tokenizer)
 

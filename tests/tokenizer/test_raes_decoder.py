@@ -78,6 +78,18 @@ def test_the_whole_tokenizer_is_read_as_it_is_written(tmp_path):
     match_recipe(again, made, REGISTRY)
 
 
+@pytest.mark.parametrize("key", ["mean", "var"])
+def test_a_whole_tokenizer_with_other_statistics_than_stated_is_refused(tmp_path, key):
+    state = {f"decoder.{name}": x for name, x in decoder().items()}
+    state |= {"bottleneck.mean": MEAN, "bottleneck.var": VAR}
+    imported(state, {"mean": MEAN, "var": VAR}, tmp_path)
+    other = {"mean": MEAN, "var": VAR, key: torch.full_like(VAR, 7)}
+    with pytest.raises(CheckpointError) as refused:
+        imported(state, other, tmp_path)
+    for fact in ("model.pt", "stat.pt", key, "tokenizer.bottleneck.statistics=null"):
+        assert fact in str(refused.value)
+
+
 def test_without_statistics_the_remedy_is_named(tmp_path):
     with pytest.raises(CheckpointError) as refused:
         imported(decoder(), None, tmp_path)

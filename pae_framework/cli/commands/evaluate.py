@@ -14,7 +14,6 @@ import typer
 from pae_framework.cli.arguments import (
     BatchSizeOption,
     CacheOption,
-    CropOption,
     InceptionOption,
     JsonOption,
     PluginOption,
@@ -124,7 +123,17 @@ def evaluate(
         ),
     ] = Convention.ADM,
     weights: InceptionOption = "default",
-    size: CropOption = None,
+    size: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PX",
+            min=1,
+            max=8192,
+            help="center-crop images of folders and data sources to this side in px; default: as "
+            "they are, or the recipe's; with --tokenizer and a folder whose images differ or are "
+            "larger than 512 px: 256",
+        ),
+    ] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="also write the card as JSON")
     ] = None,
@@ -266,6 +275,7 @@ def _of_tokenizer(
     found = tokenizer_evaluation(tokenizer, data, images, size, registry, plugins)
     options = RunOptions(run_dir, found.store, command=command_line())
     console = progress_console()
+    console.print(str(found), markup=False, highlight=False)
     directory = run_recipe(found.loaded, options, console, warn, ranks)
     if (verdict := read_verdict(directory)) is not None:
         for line in verdict_lines(verdict):

@@ -10,7 +10,10 @@ from pae_framework.recipe.models import Recipe, TokenizerSection
 from pae_framework.recipe.nodes import KeyPath, dotted
 
 _FROZEN = "needs a frozen encoder, but tokenizer.train_encoder is true"
-_COPY = "tokenizer.train_encoder=false and tokenizer.modulator.use=finetune"
+_COPY = (
+    "or train a copy of the encoder instead: tokenizer.train_encoder=false and "
+    "tokenizer.modulator.use=finetune"
+)
 """Trains a copy of the encoder; features and targets come from the frozen one."""
 
 
@@ -38,9 +41,9 @@ def _check_trained(tokenizer: TokenizerSection) -> Iterator[Inconsistency]:
         raw = term.config.needs_features or term.config.needs_target
         if refined or (raw and not taught):
             path: KeyPath = ("tokenizer", "regularizers", label)
-            yield Inconsistency(path, _FROZEN, f"set {dotted(path)}.weight=0, or {_COPY}")
+            yield Inconsistency(path, _FROZEN, f"set {dotted(path)}.weight=0; {_COPY}")
     if tokenizer.refinement is not None:
-        hint = f"set tokenizer.refinement=null, or {_COPY}"
+        hint = f"set tokenizer.refinement=null; {_COPY}"
         yield Inconsistency(("tokenizer", "refinement"), _FROZEN, hint)
     if tokenizer.reconstruction.perceptual.weight:
         path = ("tokenizer", "reconstruction", "perceptual")
@@ -51,7 +54,15 @@ def _check_trained(tokenizer: TokenizerSection) -> Iterator[Inconsistency]:
     if tokenizer.modulator.config.replaces_tokens:
         path = ("tokenizer", "modulator")
         message = f"{tokenizer.modulator.use!r} ignores the tokens of the encoder that is trained"
-        hint = "set tokenizer.train_encoder=false or tokenizer.modulator.use=none"
+        hint = "set tokenizer.modulator.use=none or tokenizer.train_encoder=false"
+        yield Inconsistency(path, message, hint)
+    if tokenizer.bottleneck.config.standardizes and tokenizer.weights is None:
+        path = ("tokenizer", "bottleneck")
+        message = (
+            f"{tokenizer.bottleneck.use!r} standardizes by statistics from before the training, "
+            "but tokenizer.train_encoder changes the tokens"
+        )
+        hint = "set tokenizer.train_encoder=false or tokenizer.bottleneck.use=sphere"
         yield Inconsistency(path, message, hint)
 
 

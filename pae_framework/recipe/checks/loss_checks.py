@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator
 
 from pae_framework.errors import Inconsistency
-from pae_framework.recipe.models import Recipe
+from pae_framework.recipe.models import Recipe, TokenizerSection
 from pae_framework.recipe.nodes import KeyPath, dotted
 from pae_framework.tokenizer.tokenizer_settings import FACTOR, TERM_COLUMNS
 from pae_framework.training.train_settings import LOG_COLUMNS, Length
@@ -75,18 +75,25 @@ def _check_regularizers(recipe: Recipe) -> Iterator[Inconsistency]:
             message = "needs a reconstruction term, but all have weight 0"
             hint = f"set tokenizer.reconstruction.l1=1 or tokenizer.regularizers.{label}.weight=0"
             yield Inconsistency(path, message, hint)
-        measured = bottleneck.config.projects or (
-            tokenizer.train_encoder and tokenizer.encoder.config.has_last_layer
-        )
+        measured = bottleneck.config.projects or _encoder_ends_in_latents(tokenizer)
         if config.adapts_weight and tokenizer.weights is None and not (measured and reconstructs):
             absent = "a reconstruction term, but all have weight 0"
             if not measured:
-                absent = f"a projector, but {bottleneck.use!r} has none"
+                absent = (
+                    f"a projector, which {bottleneck.use!r} lacks, or tokenizer.train_encoder=true "
+                    "with an encoder that has a last layer, such as ldm_cnn, and no modulator"
+                )
             remedy = "adaptive=false" if "adaptive" in type(config).model_fields else "weight=0"
             hint = f"set tokenizer.regularizers.{label}.{remedy}"
             yield Inconsistency(path, f"its adaptive weight needs {absent}", hint)
         if component.start:
             yield from _check_point(recipe, (*path, "start"), component.start, _ENTERS)
+
+
+def _encoder_ends_in_latents(tokenizer: TokenizerSection) -> bool:
+    """Whether the last layer of a trained encoder is the last one before the latents."""
+    trained = tokenizer.train_encoder and tokenizer.encoder.config.has_last_layer
+    return trained and tokenizer.modulator.config.keeps_tokens
 
 
 def _check_refinement(recipe: Recipe) -> Iterator[Inconsistency]:

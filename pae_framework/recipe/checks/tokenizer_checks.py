@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from pae_framework.data.data_settings import LatentsSettings
 from pae_framework.errors import Inconsistency
 from pae_framework.recipe.components import TokenizerComponent
 from pae_framework.recipe.models import Recipe
-from pae_framework.recipe.stage_table import STAGES
+from pae_framework.recipe.stage_table import STAGES, encodes_in_training
 
 _OF_TOKENIZER = frozenset({"latents", "reconstructions"})
 """Needs of evaluators that the tokenizer computes from the test images."""
@@ -18,13 +19,22 @@ def check_tokenizer(recipe: Recipe) -> Iterator[Inconsistency]:
     tokenizer = recipe.tokenizer
     if not isinstance(tokenizer, TokenizerComponent):
         return
-    if not tokenizer.encodes and STAGES["latents"].exists(recipe) and recipe.latents.written:
+    encoded = STAGES["latents"].exists(recipe) and recipe.latents.encoded
+    if not tokenizer.encodes and (encoded or encodes_in_training(recipe)):
         message = f"the tokenizer {tokenizer.use!r} does not encode the training images"
-        yield Inconsistency(("latents",), message, "set latents.folder=<folder of its latents>")
+        yield Inconsistency(("latents",), message, _hint(recipe.latents))
     if not tokenizer.decodes and STAGES["sample"].exists(recipe):
         message = f"the tokenizer {tokenizer.use!r} does not decode the samples"
         yield Inconsistency(("sample",), message, "set sample=null")
     yield from _check_evaluators(recipe, tokenizer)
+
+
+def _hint(latents: LatentsSettings) -> str:
+    """How to give latents in place of encoding them; other ways to get them are unset."""
+    keys = ["set latents.folder=<folder of its latents>"]
+    keys += [f"latents.{key}=true" for key in ("stored", "normalize") if not getattr(latents, key)]
+    keys += ["latents.statistics=null"] if latents.statistics is not None else []
+    return ", ".join(keys)
 
 
 def _check_evaluators(recipe: Recipe, tokenizer: TokenizerComponent) -> Iterator[Inconsistency]:

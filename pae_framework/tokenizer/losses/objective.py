@@ -46,7 +46,7 @@ class TokenizerObjective(UsesFrozen):
     Args:
         tokenizer: is trained, with the parameters of the regularizers if they have any.
         reconstruction: the reconstruction terms. Adaptive terms need at least one.
-        regularizers: in the order of the sum. Adaptive ones need a tokenizer with a projector.
+        regularizers: in the order of the sum. Adaptive ones need a projector or a trained encoder.
         adversarial: its discriminator stays outside the module tree.
         target: what the regularizers align with; None if no regularizer needs a target.
         refiner: computes the refined targets; gets frozen.

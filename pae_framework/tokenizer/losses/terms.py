@@ -114,8 +114,9 @@ class RegularizerTerm(LossTerm):
         layer = tokenizer.layer_before_latents()
         if layer is None:
             raise UsageError(
-                f"the adaptive weight of {self.name!r} needs a projector, but tokenizer.bottleneck "
-                f"has none; set tokenizer.regularizers.{self.name}.weight=0"
+                f"the adaptive weight of {self.name!r} needs a projector, which "
+                "tokenizer.bottleneck lacks, or tokenizer.train_encoder=true with an encoder that "
+                f"has a last layer; set tokenizer.regularizers.{self.name}.weight=0"
             )
         return layer
 
