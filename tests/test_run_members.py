@@ -87,6 +87,34 @@ def test_each_member_runs_once_and_its_result_is_kept(script: ModuleType, runs: 
     assert json.loads(Path("kept/mine/all-seed1.json").read_text())["seed"] == 1
 
 
+@pytest.mark.slow
+def test_what_a_run_leaves_is_kept(
+    script: ModuleType, tmp_path: Path, tiny_text: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A sweep of one member, and nothing in place of its run."""
+    monkeypatch.chdir(tmp_path)
+    sweep = "sweep:\n  variants: {all: {tokenizer.train.keep_steps: [3]}}\n"
+    paper = "  paper: {source: a table, values: {all: {GSQ: 0.5}}}\n"
+    Path("tiny.yaml").write_text(tiny_text + sweep + paper)
+    assert script.main(["tiny.yaml", "--kept", "kept"]) == 0
+    (path,) = Path("kept/tiny").iterdir()
+    found = json.loads(path.read_text())
+    run = Path("runs/tiny/members", path.stem)
+    assert (path.stem, found["variant"], found["seed"]) == ("all-seed0", "all", 0)
+    assert found["metrics"] == json.loads((run / "evaluate" / "results.json").read_text())
+    assert found["fingerprint"].startswith((run / "evaluate").resolve().name.split("-")[-1])
+    assert list(found["psnr"]) == ["3", "6"]
+    assert all(0 < value < 60 for value in found["psnr"].values())
+    assert found["psnr"]["3"] != found["psnr"]["6"]
+    text = table(script, recipe="tiny.yaml")
+    assert "all-seed0: " in text
+    assert "not run" not in text.lower()
+    before = path.stat().st_mtime_ns
+    assert script.main(["tiny.yaml", "--kept", "kept"]) == 0
+    assert path.stat().st_mtime_ns == before
+    assert "Outdated" in table(script, "generator.train.lr=5e-3", recipe="tiny.yaml")
+
+
 def test_after_a_failure_it_continues_with_the_member_that_failed(
     script: ModuleType, runs: Runs
 ) -> None:
@@ -107,9 +135,10 @@ def test_only_members_that_a_change_concerns_run_again(script: ModuleType, runs:
     assert runs.names == ["all-seed0"]
 
 
-def table(script: ModuleType, *overrides: str) -> str:
-    loaded = load_recipe("mine.yaml", overrides)
-    return script.table(loaded, Path("kept/mine"), script.RunDirectory.at(Path("runs/mine")))
+def table(script: ModuleType, *overrides: str, recipe: str = "mine.yaml") -> str:
+    loaded = load_recipe(recipe, overrides)
+    name = loaded.recipe.name
+    return script.table(loaded, Path("kept", name), script.RunDirectory.at(Path("runs", name)))
 
 
 def test_the_table_names_what_has_not_run(script: ModuleType, runs: Runs) -> None:

@@ -9,11 +9,13 @@ from __future__ import annotations
 import atexit
 import json
 import os
+import random
 import signal
 import subprocess
 import sys
 import time
 import traceback
+from collections.abc import Callable
 from functools import cache
 from importlib import import_module
 from pathlib import Path
@@ -43,15 +45,25 @@ def import_everything() -> None:
         import_module(name)
 
 
-def wait_for(child: int, seconds: float | None) -> int:
-    """The exit code of a process, which is killed after some seconds."""
+def fresh_random_numbers() -> None:
+    """Unseeded draws differ between forks, as between processes."""
+    import numpy as np
+    import torch
+
+    random.seed(os.urandom(16))
+    np.random.seed(int.from_bytes(os.urandom(4), "little"))
+    torch.seed()
+
+
+def wait_for(child: int, seconds: float | None, kill: Callable[[int, int], None] = os.kill) -> int:
+    """The exit code of a process; after some seconds, ``kill`` sends it SIGKILL."""
     end = None if seconds is None else time.monotonic() + seconds
     while True:
         pid, status = os.waitpid(child, 0 if end is None else os.WNOHANG)
         if pid:
             return os.waitstatus_to_exitcode(status)
         if end is not None and time.monotonic() > end:
-            os.kill(child, signal.SIGKILL)
+            kill(child, signal.SIGKILL)
             end = None
         time.sleep(0.005)
 
@@ -91,7 +103,7 @@ def _serve() -> None:
         child = os.fork()
         if child == 0:
             _run(request)
-        print(wait_for(child, request["timeout"]), flush=True)
+        print(wait_for(child, request["timeout"], os.killpg), flush=True)
 
 
 def _run(request: dict[str, Any]) -> NoReturn:
@@ -102,6 +114,7 @@ def _run(request: dict[str, Any]) -> NoReturn:
     os.environ.clear()
     os.environ.update(request["environment"])
     os.chdir(request["cwd"])
+    fresh_random_numbers()
     os._exit(run_main(request["words"]))
 
 

@@ -12,7 +12,7 @@ from typing import Any
 
 from interrupter import Ended, Interrupter, Interruption
 
-from pae_framework.recipe.stage_table import STAGES
+from pae_framework.recipe import stage_table
 from pae_framework.system.files import read_json
 from pae_framework.training.checkpoint import MAX_CHECKPOINTS
 
@@ -56,6 +56,7 @@ sample: {count: 12, steps: 2, batch_size: 8, at_steps: [3], few_steps: [1]}
 evaluate: {manifold: {images: 10}}
 """
 TRAINED = ("extractor", "encoder", "refine", "tokenizer", "generator")
+STAGES = tuple(name for name in stage_table.STAGES if name != "teacher")
 OTHERS = tuple(name for name in STAGES if name not in TRAINED)
 SPEED = {"images_per_s", "data_wait"}
 MOST = 300

@@ -22,7 +22,7 @@ from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any
 
-from forked import import_everything, run_main, wait_for
+from forked import fresh_random_numbers, import_everything, run_main, wait_for
 
 OPERATIONS = {"os.rename", "os.remove", "os.rmdir", "os.mkdir", "os.symlink"}
 STAGE = re.compile(r"/stages/([a-z]+)-")
@@ -143,6 +143,7 @@ def run_in_fork(request: dict[str, Any], writing: int) -> None:
     counter = Counter(request)
     counter.install()
     shift_clock(request["clock"])
+    fresh_random_numbers()
     code = run_main(request["words"])
     os.write(writing, json.dumps(counter.operations).encode())
     os._exit(code)

@@ -22,8 +22,9 @@ from pae_framework.errors import DataError, PaeError, RunError
 from pae_framework.execution.context import StageContext
 from pae_framework.launch.local import LocalLauncher
 from pae_framework.plugins import load_registry
+from pae_framework.recipe import stage_table
 from pae_framework.recipe.load import load_recipe
-from pae_framework.recipe.stage_table import STAGES, Stage
+from pae_framework.recipe.stage_table import Stage
 from pae_framework.runs import planned
 from pae_framework.runs.data_record import ImagesRecord, read_record, write_record
 from pae_framework.runs.directory import RunDirectory
@@ -33,6 +34,7 @@ from pae_framework.system.files import write_json
 
 REGISTRY = load_registry()
 RUN = Path("runs/one")
+STAGES = [name for name in stage_table.STAGES if name != "teacher"]
 Hook = Callable[[str], object]
 
 

@@ -2,16 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import random
 import re
 
 import pytest
-from interrupted_chain import TRAINED, Chain, Draw, results
+from interrupted_chain import STAGES, TRAINED, Chain, Draw, results
 from interrupter import Interruption
 from safetensors.torch import load_file
 
-from pae_framework.recipe.stage_table import STAGES
 from pae_framework.system.files import read_json
+from pae_framework.testing.pytest import run_process
 
 
 def by(*names: str, group: bool = False) -> Draw:
@@ -52,6 +53,20 @@ def test_the_chain_has_adaptive_weights_and_batch_norm(chain: Chain):
     opponent = load_file(chain.run / "tokenizer/checkpoints/step-00000007/opponent.safetensors")
     assert any(name.endswith("running_mean") for name in opponent)
     assert "adversarial_weight" in results(chain.run)["log of tokenizer"][0]
+
+
+# --- other processes ------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("seed", ["1", "2"])
+def test_a_new_process_with_another_order_of_sets_ends_as_undisturbed(chain: Chain, seed: str):
+    """The undisturbed run is a fork and has the hash seed of its server."""
+    run = f"hash-seed-{seed}"
+    environment = {**os.environ, "PYTHONHASHSEED": seed}
+    words = ("-m", "pae_framework", *chain.command, "--run-dir", run)
+    run_process(*words, cwd=chain.folder, timeout=500, env=environment).ok()
+    chain.assert_as_undisturbed(run)
 
 
 # --- kills ----------------------------------------------------------------------------------------
