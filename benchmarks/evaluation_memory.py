@@ -85,7 +85,7 @@ def evaluate(count: int, folder: Path) -> float:
         seed=0,
         generator=None,
         extractor=component,
-        tokenizer=SimpleNamespace(train=SimpleNamespace(workers=0)),
+        composed=SimpleNamespace(train=SimpleNamespace(workers=0)),
     )
     context = SimpleNamespace(
         recipe=recipe,

@@ -10,7 +10,6 @@ from torch import Tensor, nn
 
 from pae_framework.contracts import Posterior, Tokenizer
 from pae_framework.errors import CheckpointError, DataError
-from pae_framework.plugin_code import describe
 from pae_framework.seeding import on_device, randn
 from pae_tokenizers.diffusers_config import CONFIG, DiffusersVAEConfig
 
@@ -39,7 +38,7 @@ class DiffusersVAE(Tokenizer):
         except Exception as error:
             where = config.local(CONFIG) or config.model
             raise CheckpointError(
-                f"Diffusers builds no {made.__name__} of {where}: {describe(error)}"
+                f"Diffusers builds no {made.__name__} of {where}: {type(error).__name__}: {error}"
             ) from error
 
     def encode(self, images: Tensor, generator: torch.Generator | None = None) -> Posterior:

@@ -130,7 +130,7 @@ def context_of(contents: str | None = None) -> Any:
                 test_images=3, train=SimpleNamespace(use="gray", config=config), image_size=2
             ),
             extractor=SimpleNamespace(pooling="mean", resize=None),
-            tokenizer=SimpleNamespace(train=SimpleNamespace(workers=0)),
+            composed=SimpleNamespace(train=SimpleNamespace(workers=0)),
         ),
         train_source=Gray(DataSourceConfig(), 2),
         device=torch.device("cpu"),

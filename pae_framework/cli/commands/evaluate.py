@@ -166,7 +166,7 @@ def evaluate(
 
         pae evaluate --samples runs/a --reference quickstart:test --out card.json
 
-        pae evaluate --tokenizer '{use: diffusers_vae, model: vae/}' --data photos/
+        pae evaluate --tokenizer '{use: diffusers_vae, model: vae/}' --data art/
     """
     from pae_framework.cli.extraction import CARD, require_writable
 

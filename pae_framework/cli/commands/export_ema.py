@@ -62,9 +62,9 @@ def export_ema(
     that this one keeps the generator with the snapshots.
 
     Examples:
-        pae export ema runs/a ema.safetensors --length 0.15
+        pae export ema a e.safetensors --length 0.15
 
-        pae run dinov2_full generator.weights=ema.safetensors --run-dir b --stages runs/a/stages
+        pae run a.yaml generator.weights=e.safetensors --run-dir b --stages a/stages
     """
     if check_output(file, None, force):
         raise UsageError(f"{file}: the file name must end in .safetensors")

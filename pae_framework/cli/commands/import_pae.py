@@ -45,7 +45,7 @@ def import_pae(
     Examples:
         pae import pae checkpoints/ep-last.pt --recipe dinov2_full
 
-        pae import pae PAE-collections/AE-models/dinov2-large.pt --recipe dinov2_full
+        pae import pae AE-models/dinov2-large.pt --recipe dinov2_full
 
         pae reconstruct runs/dinov2_full-imported photo.jpg
     """
