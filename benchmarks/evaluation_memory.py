@@ -80,12 +80,17 @@ def evaluate(count: int, folder: Path) -> float:
         use="levels", config=config, pooling="mean", resize=None, model_dump=lambda **_: {}
     )
     data = SimpleNamespace(test_images=None, test=component, image_size=SIDE)
+    tokenizer = SimpleNamespace(
+        **{"encodes": True, "decodes": True, "perceptual": None, "train_encoder": False},
+        train=SimpleNamespace(workers=0),
+    )
     recipe = SimpleNamespace(
         data=data,
         seed=0,
         generator=None,
         extractor=component,
-        composed=SimpleNamespace(train=SimpleNamespace(workers=0)),
+        tokenizer=tokenizer,
+        composed=tokenizer,
     )
     context = SimpleNamespace(
         recipe=recipe,

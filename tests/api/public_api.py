@@ -30,6 +30,8 @@ MODULES = (
     "pae_framework.layers",
     "pae_framework.convolutions",
     "pae_framework.convolution_settings",
+    "pae_framework.swiglu",
+    "pae_framework.swiglu_settings",
     "pae_framework.frozen",
     "pae_framework.seeding",
     "pae_framework.hub",

@@ -58,13 +58,11 @@ def export_ema(
     power-function profile of EDM2 (arXiv 2312.02696), and is the least-squares combination of the
     snapshots. Prints how far its profile is from the exact one; beyond 5 % it is an error.
 
-    To sample and evaluate with the file, set `generator.weights=FILE` and another directory, so
-    that this one keeps the generator with the snapshots.
+    To sample and evaluate with the file, set `generator.weights=FILE`, and `--run-dir` so that this
+    run keeps the generator with the snapshots; `--stages RUN/stages` shares the other stages.
 
     Examples:
-        pae export ema a e.safetensors --length 0.15
-
-        pae run a.yaml generator.weights=e.safetensors --run-dir b --stages a/stages
+        pae export ema runs/a ema.safetensors --length 0.15
     """
     if check_output(file, None, force):
         raise UsageError(f"{file}: the file name must end in .safetensors")
