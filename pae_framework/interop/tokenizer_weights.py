@@ -52,6 +52,8 @@ _BESIDE = {
 """Prefixes, in latent diffusion's and GAE's files, of parts of our encoder and decoder."""
 _OF_TRAINING = ("loss.", "foundation_model.", "linear_proj.", "model_ema.")
 """Prefixes of what latent diffusion's and VA-VAE's files hold for their training only."""
+_GAE = ("foundation_encoder.", "adapter.", "decoder.")
+"""Prefixes of GAE's networks; its loader ignores whatever else a file holds."""
 
 
 @dataclass(frozen=True)
@@ -179,10 +181,11 @@ def read_released(path: Path) -> TokenizerWeights:
 
 def _without_training(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     """Weights of latent diffusion's or GAE's file by our names, without those of its training."""
+    of_gae = any(name.startswith(_GAE[0]) for name in tensors)
     return {
         next((part for beside, part in _BESIDE.items() if name.startswith(beside)), "") + name: x
         for name, x in tensors.items()
-        if not name.startswith(_OF_TRAINING)
+        if (name.startswith(_GAE) if of_gae else not name.startswith(_OF_TRAINING))
     }
 
 

@@ -63,8 +63,9 @@ class GaeTeacherConfig(DINOv2Config):
 
     @property
     def neck_heads(self) -> int:
-        """Heads of the attention: one per 64 channels."""
-        return max(1, self.form.width // 64)
+        """Heads of the attention: one per 64 channels, or the next smaller divisor of the width."""
+        width = self.form.width
+        return next(heads for heads in range(max(1, width // 64), 0, -1) if width % heads == 0)
 
     def token_grid(self, image_size: int) -> int:
         """DINOv2's, if the window divides it."""

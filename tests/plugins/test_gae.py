@@ -196,6 +196,11 @@ def test_norms_are_computed_in_float32() -> None:
     torch.testing.assert_close(norms, torch.full_like(norms, LATENT), rtol=1e-3, atol=0)
 
 
+def test_what_a_file_holds_for_its_training_is_left_out(tmp_path: Path) -> None:
+    file = write(random_weights() | {"teacher.weight": torch.zeros(1)}, tmp_path / "t.ckpt")
+    assert "1 tensors of its training left out" in read_released(file).summary
+
+
 def test_it_is_exported_by_the_same_names(tmp_path: Path) -> None:
     weights = random_weights()
     exported = released_state(loaded(write(weights, tmp_path / "t.ckpt")))
@@ -208,7 +213,7 @@ def test_it_is_exported_by_the_same_names(tmp_path: Path) -> None:
     [
         (lambda file: file.pop("adapter.model.weight"), "encoder.adapter.model.weight"),
         (lambda file: file.pop("decoder.pos_embed"), "decoder.pos_embed"),
-        (lambda file: file.update({"other.weight": torch.zeros(1)}), "other.weight"),
+        (lambda file: file.update({"decoder.more": torch.zeros(1)}), "decoder.more"),
         (
             lambda file: file.update({"foundation_encoder.pos_embed": torch.zeros(1, 16, WIDTH)}),
             "encoder.foundation_encoder.pos_embed is 1x16x32, not 1x9x32",

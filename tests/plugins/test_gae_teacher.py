@@ -89,6 +89,12 @@ def test_the_config_counts_the_parameters(window: int) -> None:
     assert encoder.config.parameters(SIZE) == sum(tensor.numel() for tensor in tensors)
 
 
+@pytest.mark.parametrize(("width", "heads"), [(128, 2), (200, 2), (32, 1), (192, 3)])
+def test_a_head_per_64_channels_that_divides_the_width(width: int, heads: int) -> None:
+    size = {**TINY, "width": width, "heads": 4}
+    assert teacher(size=size).config.neck_heads == heads
+
+
 def test_windows_divide_the_grid() -> None:
     with pytest.raises(ValueError, match=r"3.*16"):
         GaeTeacherConfig(window=3).token_grid(256)

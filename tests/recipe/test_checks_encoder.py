@@ -190,6 +190,16 @@ def test_it_is_no_extractor(problems: Problems) -> None:
     assert problem.path == "extractor"
 
 
+def test_an_encoder_that_keeps_a_part_frozen_is_not_trained_whole(problems: Problems) -> None:
+    encoder = "{use: gae_teacher, weights: none, size: {width: 24, depth: 2, heads: 2}}"
+    found = problems(*TRAINED, f"tokenizer.encoder={encoder}")
+    (problem,) = (problem for problem in found if "frozen" in problem.message)
+    assert (problem.path, problem.hint) == (
+        "tokenizer.encoder",
+        "set tokenizer.train_encoder=false",
+    )
+
+
 TEACHER = "tokenizer.teacher={use: dinov2, weights: none, size: {width: 24, depth: 2, heads: 2}}"
 VF = "tokenizer.regularizers={vf: {}}"
 TRAINED_TEACHER = (

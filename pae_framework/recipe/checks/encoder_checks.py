@@ -28,19 +28,23 @@ def check_encoder_training(recipe: Recipe) -> Iterator[Inconsistency]:
     if tokenizer.teacher is not None:
         yield from _check_teacher(tokenizer, tokenizer.teacher, recipe.data.image_size)
     if tokenizer.train_encoder:
-        yield from _check_trained(tokenizer)
+        yield from _check_trained(tokenizer, recipe.data.image_size)
     elif tokenizer.encoder.config.trained_with_tokenizer:
         message = f"{tokenizer.encoder.use!r} is only trained with the tokenizer"
         yield Inconsistency(("tokenizer", "encoder"), message, "set tokenizer.train_encoder=true")
 
 
-def _check_trained(tokenizer: TokenizerSection) -> Iterator[Inconsistency]:
+def _check_trained(tokenizer: TokenizerSection, image_size: int) -> Iterator[Inconsistency]:
+    if tokenizer.encoder.config.frozen_parameters(image_size):
+        path: KeyPath = ("tokenizer", "encoder")
+        message = f"{tokenizer.encoder.use!r} keeps a part of it frozen; it cannot be trained whole"
+        yield Inconsistency(path, message, "set tokenizer.train_encoder=false")
     for label, term in tokenizer.active_regularizers.items():
         taught = tokenizer.teacher is not None
         refined = term.config.needs_target and tokenizer.target == "refined"
         raw = term.config.needs_features or term.config.needs_target
         if refined or (raw and not taught):
-            path: KeyPath = ("tokenizer", "regularizers", label)
+            path = ("tokenizer", "regularizers", label)
             yield Inconsistency(path, _FROZEN, f"set {dotted(path)}.weight=0; {_COPY}")
     if tokenizer.refinement is not None:
         hint = f"set tokenizer.refinement=null; {_COPY}"
