@@ -50,7 +50,7 @@ def test_what_is_left_out_is_counted(pae: Pae, data: Path):
     (data / "train/c/gone.png").symlink_to("nowhere.png")
     text = pae("check", *recipe()).ok().out
     assert "data.train: left out: broken links: 1; hidden: 1; other types: 1 (.txt)" in text
-    assert "data.test" not in text
+    assert "data.test: left out" not in text
 
 
 def test_missing_masks_are_reported(pae: Pae, data: Path):

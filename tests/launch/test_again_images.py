@@ -15,6 +15,7 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+from quickstart_stages import QUICKSTART_STAGES
 
 from pae_framework.errors import RunError
 from pae_framework.execution.context import StageContext
@@ -23,7 +24,7 @@ from pae_framework.launch.start import RunOptions, run_recipe
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.loaded import LoadedRecipe
-from pae_framework.recipe.stage_table import STAGES, Stage
+from pae_framework.recipe.stage_table import Stage
 from pae_framework.runs import directory, results
 from pae_framework.runs.plan import plan
 from pae_framework.runs.planned import planned_stages
@@ -32,7 +33,7 @@ from pae_framework.system.console import PlainConsole
 
 REGISTRY = load_registry()
 STORE = Path("run/stages")
-FROM_TOKENIZER = list(STAGES)[list(STAGES).index("tokenizer") :]
+FROM_TOKENIZER = QUICKSTART_STAGES[QUICKSTART_STAGES.index("tokenizer") :]
 
 
 def write_image_folder() -> None:
@@ -92,7 +93,7 @@ def run(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.Monk
 
 
 def test_the_named_stage_and_those_that_read_it_run_again(run: Runs):
-    assert run() == list(STAGES)
+    assert run() == QUICKSTART_STAGES
     assert run("tokenizer") == FROM_TOKENIZER
     assert run("report", "evaluate") == ["evaluate", "report"]
     assert run() == []
@@ -108,7 +109,7 @@ def test_stages_of_an_earlier_version_run_again_too(run: Runs, monkeypatch: pyte
         record = StageRecord(STORE / stage.folder)
         record.path.mkdir(parents=True)
         record.file.write_text(json.dumps({"state": "done"}))
-    assert run("encoder") == list(STAGES)[1:]
+    assert run("encoder") == QUICKSTART_STAGES[1:]
     assert run("tokenizer") == FROM_TOKENIZER  # and once they are identified
     assert run() == []
 
@@ -129,7 +130,7 @@ def test_the_results_of_a_copied_run_are_read_once(run: Runs, monkeypatch: pytes
     run()
     for path in STORE.glob("*/out.bin"):
         os.utime(path, (1, 1))
-    for reads in (len(STAGES), 0):
+    for reads in (len(QUICKSTART_STAGES), 0):
         read.clear()
         results._digests.clear()  # as in another process
         assert run() == []

@@ -23,8 +23,7 @@ import pytest
 from interrupted_chain import OTHERS, TRAINED, Chain, at_weights_of, refused
 from interrupter import FILLER, FULL, Interruption
 from PIL import Image
-
-from pae_framework.recipe.stage_table import STAGES
+from quickstart_stages import QUICKSTART_STAGES
 
 DAY = 24 * 3600.0
 
@@ -81,7 +80,7 @@ def test_a_run_that_is_moved_between_two_kills(chain: Chain) -> None:
             (chain.folder / after).parent.mkdir(parents=True, exist_ok=True)
             (chain.folder / place).rename(chain.folder / after)
     ended = chain.finished_as_undisturbed(places[-1])
-    assert ended.output.count("cached") == list(STAGES).index("evaluate")
+    assert ended.output.count("cached") == QUICKSTART_STAGES.index("evaluate")
 
 
 @pytest.mark.slow
@@ -98,7 +97,7 @@ def test_a_clock_that_jumps_between_two_kills(chain: Chain) -> None:
             os.utime(path, (then, then), follow_symlinks=False)
     ended = chain.pae_run(run, Interruption(clock=-20 * 365 * DAY))
     assert ended.code == 0, ended.output
-    assert ended.output.count("cached") == list(STAGES).index("sample")
+    assert ended.output.count("cached") == QUICKSTART_STAGES.index("sample")
     chain.assert_as_undisturbed(run)
 
 
@@ -266,6 +265,6 @@ def test_a_second_run_waits_for_a_stage_that_both_need(chain: Chain) -> None:
     assert chain.interrupter.finish(first).code == -signal.SIGKILL
     ended = chain.interrupter.finish(second)
     assert ended.code == 0, ended.output
-    assert ended.output.count("cached") == list(STAGES).index("latents")
+    assert ended.output.count("cached") == QUICKSTART_STAGES.index("latents")
     chain.assert_as_undisturbed(other)
     chain.finished_as_undisturbed(run)

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 from finished_run import RECIPE, pae
+from quickstart_stages import QUICKSTART_STAGES
 from safetensors.torch import load_file
 
 from pae_framework.errors import RunError
@@ -24,7 +25,7 @@ from pae_framework.training.checkpoint import Checkpoints
 
 REGISTRY = load_registry()
 SHORT, LONG = 5, 9
-TRAINED = {name: dotted(row.train_path) for name, row in STAGES.items() if row.train_path}
+TRAINED = {name: dotted(path) for name in QUICKSTART_STAGES if (path := STAGES[name].train_path)}
 BASE = (
     *(f"{train}.schedule=constant" for train in TRAINED.values()),
     *(f"{train}.steps={SHORT}" for train in TRAINED.values()),

@@ -67,7 +67,7 @@ def test_origins_name_file_command_line_or_default(load: Load) -> None:
             "use: spere",
             "small.yaml:11:21",
             "tokenizer.bottleneck.use",
-            ["unknown bottleneck 'spere'", "'sphere'?", "gaussian, identity, sphere"],
+            ["unknown bottleneck 'spere'", "'sphere'?", "gaussian, identity,"],
         ),
         (
             "modulator: {use: dam, depth: 1}",

@@ -8,11 +8,11 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
+from quickstart_stages import QUICKSTART_STAGES
 
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.loaded import LoadedRecipe
-from pae_framework.recipe.stage_table import STAGES
 from pae_framework.runs.edited import PluginChanges, plugin_changes
 from pae_framework.runs.record import StageRecord
 from pae_framework.runs.sources import source_hashes
@@ -100,7 +100,7 @@ def test_code_of_the_framework_and_of_unused_plugins_does_not_count(
 ) -> None:
     loaded = load_recipe("quickstart", (), load_registry())
     sources = dict.fromkeys(source_hashes(loaded.registry), "another")
-    for stage in STAGES:
+    for stage in QUICKSTART_STAGES:
         assert plugin_changes(stage, ran(tmp_path, stage, sources), loaded) == PluginChanges()
 
 

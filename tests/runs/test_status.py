@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 from plan_helpers import FROM_TOKENIZER, REGISTRY
+from quickstart_stages import QUICKSTART_STAGES
 from safetensors.torch import save_file
 
 from pae_framework.errors import RecipeError, UsageError
@@ -436,7 +437,7 @@ def test_the_command_prints_each_fact_within_80_columns(run: Path, pae: Pae):
     assert "encoder: starts anew: encoder-" in out
     assert "tokenizer: reads encoder, refine, which changed" in out.splitlines()
     assert max(map(len, out.splitlines())) <= 80
-    assert pae("status", "run").ok().out.count("done") == len(STAGES)
+    assert pae("status", "run").ok().out.count("done") == len(QUICKSTART_STAGES)
 
 
 def test_many_changes_are_counted(run: Path, pae: Pae):
@@ -460,7 +461,7 @@ def test_json_has_the_same_facts(run: Path, pae: Pae, tiny_recipe: Path):
 # --- differences ----------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("name", STAGES)
+@pytest.mark.parametrize("name", QUICKSTART_STAGES)
 def test_every_hashed_value_has_a_place_in_the_recipe(name: str):
     """So that a change of it can be named."""
     recipe = load_recipe("quickstart", (), REGISTRY).recipe
