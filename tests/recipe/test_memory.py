@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 import pytest
 import torch
-from torch import Tensor, nn
+from kept_numbers import kept_numbers
+from torch import nn
 
 from pae_decoders.config import VitDecoderConfig
 from pae_decoders.vit import VitDecoder
@@ -28,21 +29,6 @@ CNN = SmallCNNConfig(width=16, depth=3)
 DECODER = VitDecoderConfig(width=96, depth=2, heads=3, patch=8)
 LATENT = LatentShape(8, GRID)
 GENERATOR = LightningDiTConfig(depth=3, width=96, heads=3, patch=1)
-
-
-def kept_numbers(module: nn.Module, run: Callable[[], Tensor]) -> int:
-    """Numbers that autograd keeps for the backward pass, each piece of memory once, no weights."""
-    weights = {p.untyped_storage().data_ptr() for p in module.parameters()}
-    kept: dict[int, Tensor] = {}
-
-    def keep(tensor: Tensor) -> Tensor:
-        if (place := tensor.untyped_storage().data_ptr()) not in weights:
-            kept[place] = tensor  # held, so that no other tensor gets its memory
-        return tensor
-
-    with torch.autograd.graph.saved_tensors_hooks(keep, lambda tensor: tensor):
-        run()
-    return sum(t.untyped_storage().nbytes() for t in kept.values()) // 4
 
 
 def learnable(module: nn.Module) -> int:
