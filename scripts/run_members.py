@@ -1,9 +1,10 @@
 """``python scripts/run_members.py RECIPE``: run a sweep member by member and keep each result.
 
-When a member ends, its metrics, its fingerprint, the environment, and PSNR after 80 % and 100 % of
-the tokenizer's steps go to ``docs/results/SWEEP/MEMBER.json``. Members whose file is there and
-whose recipe has not changed are skipped, so the work can stop at any time, and continue on another
-machine from what is committed. ``--table`` only prints the table of these, and names the outdated.
+When a member ends, its metrics, its fingerprint, the environment, PSNR after 80 % and 100 % of the
+tokenizer's steps, and the terms' shares in the loss go to ``docs/results/SWEEP/MEMBER.json``.
+Members whose file is there and whose recipe has not changed are skipped, so the work can stop at
+any time, and continue on another machine from what is committed. ``--table`` only prints the table
+of these, and names the outdated.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from __future__ import annotations
 import argparse
 import subprocess
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
 import torch
@@ -21,6 +23,7 @@ from pae_framework.errors import PaeError
 from pae_framework.execution.artifacts import trained_tokenizer
 from pae_framework.execution.context import StageContext
 from pae_framework.launch.run_sweep import member_directory
+from pae_framework.metrics_file import METRICS, read_log
 from pae_framework.notebook import RunTokenizer
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.loaded import LoadedRecipe
@@ -36,6 +39,7 @@ from pae_framework.system.console import PlainConsole
 from pae_framework.system.files import read_json, write_json
 from pae_framework.system.printing import print_line
 from pae_framework.tensor_files import load_state, load_tensors
+from pae_framework.tokenizer.losses.term_shares import GRADIENT, LOSS
 
 KEPT = Path(__file__).parents[1] / "docs" / "results"
 CONVERGED = 0.1
@@ -100,6 +104,7 @@ def result_of(member: Member, run: RunDirectory) -> dict[str, Any]:
         "fingerprint": stages["evaluate"].fingerprint,
         "environment": run.environment,
         "psnr": psnr_by_step(context),
+        "shares": late_shares(read_log(run.stage(stages["tokenizer"]).path / METRICS)),
         "metrics": read_metrics_file(run.results(stages["evaluate"]).file(RESULTS)),
     }
 
@@ -118,6 +123,17 @@ def psnr_by_step(context: StageContext) -> dict[str, float]:
         load_kept(tokenizer, context.file("tokenizer", f"weights-step{step:06d}.safetensors"))
         found[str(step)] = _psnr(shown, images)
     return dict(sorted(found.items(), key=lambda item: int(item[0])))
+
+
+def late_shares(records: Sequence[Mapping[str, float]]) -> dict[str, float]:
+    """Each term's shares of loss and gradient, means over the last half of a training's log."""
+    late = [record for record in records if 2 * record["step"] > records[-1]["step"]]
+    found: dict[str, list[float]] = {}
+    for record in late:
+        for name, value in record.items():
+            if name.startswith((LOSS, GRADIENT)):
+                found.setdefault(name, []).append(value)
+    return {name: fmean(values) for name, values in found.items()}
 
 
 def load_kept(tokenizer: torch.nn.Module, path: Path) -> None:

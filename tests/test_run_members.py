@@ -93,7 +93,8 @@ def test_what_a_run_leaves_is_kept(
 ) -> None:
     """A sweep of one member, and nothing in place of its run."""
     monkeypatch.chdir(tmp_path)
-    sweep = "sweep:\n  variants: {all: {tokenizer.train.keep_steps: [3]}}\n"
+    kept = "{tokenizer.train.keep_steps: [3], tokenizer.log_shares_every: 3}"
+    sweep = f"sweep:\n  variants: {{all: {kept}}}\n"
     paper = "  paper: {source: a table, values: {all: {GSQ: 0.5}}}\n"
     Path("tiny.yaml").write_text(tiny_text + sweep + paper)
     assert script.main(["tiny.yaml", "--kept", "kept"]) == 0
@@ -106,6 +107,9 @@ def test_what_a_run_leaves_is_kept(
     assert list(found["psnr"]) == ["3", "6"]
     assert all(0 < value < 60 for value in found["psnr"].values())
     assert found["psnr"]["3"] != found["psnr"]["6"]
+    shares = found["shares"]
+    assert sum(x for name, x in shares.items() if name.startswith("grad/")) == pytest.approx(1)
+    assert {"loss/ssr", "grad/ssr"} <= set(shares)
     text = table(script, recipe="tiny.yaml")
     assert "all-seed0: " in text
     assert "not run" not in text.lower()
@@ -196,6 +200,16 @@ def test_psnr_is_the_mean_over_images(script: ModuleType) -> None:
     decoded = torch.stack([torch.full((3, 4, 4), 255.0), torch.full((3, 4, 4), 25.5)])
     tokenizer = SimpleNamespace(encode=lambda images: images, decode=lambda latents: decoded)
     assert script._psnr(tokenizer, images) == pytest.approx(10)
+
+
+def test_shares_are_means_over_the_last_half_of_the_steps(script: ModuleType) -> None:
+    """Records without shares between the measurements do not count."""
+    measured = {100: 0.9, 200: 0.8, 300: 0.4, 400: 0.2}
+    records = [{"step": step, "loss/ssr": x, "grad/ssr": x / 2} for step, x in measured.items()]
+    records.insert(3, {"step": 350, "loss": 1.0})
+    assert script.late_shares(records) == pytest.approx({"loss/ssr": 0.3, "grad/ssr": 0.15})
+    assert script.late_shares([{"step": 350, "loss": 1.0}]) == {}
+    assert script.late_shares([]) == {}
 
 
 def test_kept_weights_are_those_of_the_tokenizer_in_its_objective(
