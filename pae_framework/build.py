@@ -81,6 +81,7 @@ def build_tokenizer(
         build_bottleneck(section, registry, encoder),
         _make(section.decoder, registry, decoded, encoder.grid),
         section.train_encoder,
+        section.attention,
     )
 
 
@@ -102,7 +103,7 @@ def build_refiner(section: TokenizerSection, encoder: Encoder) -> PriorRefiner:
     """The networks of prior refinement, untrained; the section must have a ``refinement``."""
     assert section.refinement is not None
     channels = section.bottleneck.config.latent_channels(encoder.width)
-    return PriorRefiner(section.refinement, encoder, channels)
+    return PriorRefiner(section.refinement, encoder, channels, section.attention)
 
 
 def build_generator(

@@ -38,6 +38,13 @@ Precision = Literal["float32", "bf16"]
 """How a network computes; bf16: under autocast."""
 
 AttentionKernel = Literal["sdpa", "xformers", "matmul"]
+AttentionSetting = Annotated[
+    AttentionKernel,
+    Field(
+        description="attention kernel: torch's, that of xformers (CUDA only), or plain matrix "
+        "products, which can be faster on a CPU"
+    ),
+]
 """How softmax attention is computed: by torch's ``scaled_dot_product_attention``, by xformers, or
 by two plain matrix products, which can be faster on a CPU and keep all weights in memory."""
 

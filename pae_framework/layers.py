@@ -28,20 +28,24 @@ class Attention(nn.Module):
         width: D.
         heads: H; divides D.
         qkv_bias: whether the fused projection has a bias; the output projection always has one.
+        kernel: name of the attention kernel.
     """
 
-    def __init__(self, width: int, heads: int, qkv_bias: bool = True):
+    def __init__(
+        self, width: int, heads: int, qkv_bias: bool = True, kernel: AttentionKernel = "sdpa"
+    ):
         super().__init__()
         if width % heads:
             raise ValueError(f"{heads} heads do not divide the width {width}")
         self.heads = heads
+        self.kernel = attention_kernel(kernel)
         self.qkv = nn.Linear(width, 3 * width, bias=qkv_bias)
         self.proj = nn.Linear(width, width)
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, D) to (B, N, D)."""
-        q, k, v = (split_heads(y, self.heads) for y in self.qkv(x).chunk(3, dim=-1))  # (B, H, N, K)
-        return self.proj(join_heads(F.scaled_dot_product_attention(q, k, v)))
+        q, k, v = self.qkv(x).unflatten(-1, (3, self.heads, -1)).unbind(2)  # (B, N, H, K)
+        return self.proj(self.kernel(q, k, v).flatten(2))
 
 
 class Mlp(nn.Module):
@@ -60,10 +64,17 @@ class Mlp(nn.Module):
 class Block(nn.Module):
     """Pre-norm transformer block: x + attention(norm(x)), then x + mlp(norm(x))."""
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float = 4.0, eps: float = 1e-6):
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        mlp_ratio: float = 4.0,
+        eps: float = 1e-6,
+        kernel: AttentionKernel = "sdpa",
+    ):
         super().__init__()
         self.norm1 = nn.LayerNorm(width, eps=eps)
-        self.attn = Attention(width, heads)
+        self.attn = Attention(width, heads, kernel=kernel)
         self.norm2 = nn.LayerNorm(width, eps=eps)
         self.mlp = Mlp(width, int(width * mlp_ratio))
 

@@ -12,6 +12,7 @@ import pytest
 import torch
 from torch import Tensor
 
+from pae_framework.build import build_encoder, build_refiner, build_tokenizer
 from pae_framework.errors import UsageError
 from pae_framework.launch.start import RunOptions, run_recipe
 from pae_framework.layers import attention_kernel, require_kernel
@@ -19,6 +20,7 @@ from pae_framework.plugins import load_registry
 from pae_framework.preflight.machine import Machine
 from pae_framework.preflight.requirements import missing_requirements
 from pae_framework.recipe.load import load_recipe
+from pae_framework.seeding import seeded
 
 CPU = torch.device("cpu")
 USERS = {
@@ -27,6 +29,9 @@ USERS = {
     " size: {width: 32, depth: 2, heads: 2}, input_size: 128, train: null}",
     "extractor": "extractor={use: dinov3, weights: none, attention: xformers,"
     " size: {width: 32, depth: 2, heads: 2}, train: null}",
+    "tokenizer": "tokenizer.attention=xformers",
+    "tokenizer.modulator": "tokenizer.modulator.attention=xformers",
+    "tokenizer.decoder": "tokenizer.decoder.attention=xformers",
 }
 
 
@@ -149,6 +154,49 @@ def test_preflight_names_what_is_lacking(
     found = missing_requirements([loaded], machine=Machine(1 << 40, gpus))
     assert [problem.path for problem in found] == ([f"{user}.attention"] if lacks else [])
     assert all(str(lacks) in problem.message and "sdpa" in problem.message for problem in found)
+
+
+@pytest.mark.parametrize(
+    ("changed", "passes"),
+    [
+        ("tokenizer.encoder", 4),  # blocks
+        ("tokenizer.modulator", 2),  # self-attention and cross-attention of one block
+        ("tokenizer.decoder", 2),  # blocks
+        ("tokenizer", 2),  # projector and deprojector
+    ],
+)
+def test_each_part_of_a_tokenizer_attends_with_its_kernel(
+    monkeypatch: pytest.MonkeyPatch, changed: str, passes: int
+) -> None:
+    """The decoded images agree, and each of its attentions calls it once."""
+    calls = fake_xformers.stand_in(monkeypatch)
+    images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
+    found = []
+    for kernel in ("sdpa", "xformers", "matmul"):
+        loaded = load_recipe("fashion_mnist", [f"{changed}.attention={kernel}"], load_registry())
+        section = loaded.recipe.tokenizer_section
+        with seeded(0):
+            encoder = build_encoder(section.encoder, 32, loaded.registry)
+            tokenizer = build_tokenizer(section, 32, loaded.registry, encoder).eval()
+        with torch.no_grad():
+            found.append(tokenizer.decode(tokenizer.encode(images).latents))
+    assert len(calls) == passes
+    for other in found[1:]:
+        torch.testing.assert_close(other, found[0])
+
+
+def test_the_refinement_attends_with_the_tokenizers_kernel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """One attention in the projector, two blocks in the deprojector."""
+    calls = fake_xformers.stand_in(monkeypatch)
+    loaded = load_recipe("fashion_mnist", ["tokenizer.attention=xformers"], load_registry())
+    section = loaded.recipe.tokenizer_section
+    encoder = build_encoder(section.encoder, 32, loaded.registry)
+    refiner = build_refiner(section, encoder)
+    images = torch.rand(2, 3, 32, 32)
+    refiner.loss(encoder(encoder.normalize(images)).tokens, images)
+    assert len(calls) == 3
 
 
 def test_matrix_products_lack_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -16,6 +16,7 @@ from pydantic import (
 from pydantic_core import PydanticCustomError
 
 from pae_framework.config import (
+    AttentionKernel,
     Count,
     LatentShape,
     PathText,
@@ -174,6 +175,11 @@ class TokenizerSection(Settings):
         False,
         description="train the encoder with the tokenizer, from its initial, pretrained or stage "
         "`encoder`'s weights, instead of freezing it",
+    )
+    attention: AttentionKernel = Field(
+        "sdpa",
+        description="attention kernel of the layers around the bottleneck and of the refinement; "
+        "encoder, modulator and decoder have their own",
     )
     log_shares_every: Count | None = Field(
         None,

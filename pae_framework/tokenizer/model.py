@@ -17,7 +17,7 @@ from typing import Self
 import torch
 from torch import Tensor, nn
 
-from pae_framework.config import LatentShape
+from pae_framework.config import AttentionKernel, LatentShape
 from pae_framework.contracts import (
     Bottleneck,
     Decoder,
@@ -50,6 +50,7 @@ class ComposedTokenizer(UsesFrozen, Tokenizer):
         train_encoder: whether the encoder is trained, too. It stays in eval mode, so dropout and
             the like are off. The first call of :meth:`train` freezes the weights that its tokens do
             not depend on, such as a pooling head.
+        attention: attention kernel of projector and deprojector.
     """
 
     encoder: Encoder
@@ -61,6 +62,7 @@ class ComposedTokenizer(UsesFrozen, Tokenizer):
         bottleneck: Bottleneck,
         decoder: Decoder,
         train_encoder: bool = False,
+        attention: AttentionKernel = "sdpa",
     ):
         super().__init__()
         self.latent = LatentShape(bottleneck.channels, encoder.grid)
@@ -75,8 +77,8 @@ class ComposedTokenizer(UsesFrozen, Tokenizer):
         self.latent_decompressor: Deprojector | None = None
         if bottleneck.projected:
             width, heads = encoder.width, encoder.heads
-            self.latent_compressor = Projector(width, heads, bottleneck.in_channels)
-            self.latent_decompressor = Deprojector(bottleneck.channels, width, heads)
+            self.latent_compressor = Projector(width, heads, bottleneck.in_channels, attention)
+            self.latent_decompressor = Deprojector(bottleneck.channels, width, heads, attention)
         self.decoder = decoder
 
     def train(self, mode: bool = True) -> Self:
@@ -188,11 +190,12 @@ class Projector(nn.Sequential):
         width: D of the tokens.
         heads: attention heads.
         channels: d of the map.
+        kernel: of the attention.
     """
 
-    def __init__(self, width: int, heads: int, channels: int):
+    def __init__(self, width: int, heads: int, channels: int, kernel: AttentionKernel = "sdpa"):
         super().__init__(
-            Attention(width, heads, qkv_bias=False),
+            Attention(width, heads, qkv_bias=False, kernel=kernel),
             nn.Conv2d(width, channels, kernel_size=3, padding=1),
         )
 
@@ -209,12 +212,13 @@ class Deprojector(nn.Sequential):
         channels: d of the map.
         width: D of the tokens.
         heads: attention heads.
+        kernel: of the attention.
     """
 
-    def __init__(self, channels: int, width: int, heads: int):
+    def __init__(self, channels: int, width: int, heads: int, kernel: AttentionKernel = "sdpa"):
         super().__init__(
             nn.Conv2d(channels, width, kernel_size=3, padding=1),
-            Attention(width, heads, qkv_bias=False),
+            Attention(width, heads, qkv_bias=False, kernel=kernel),
         )
 
     def forward(self, x: Tensor) -> Tensor:

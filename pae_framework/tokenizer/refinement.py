@@ -20,6 +20,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pae_framework.config import AttentionKernel
 from pae_framework.contracts import Batch, Encoder, LossTerms, cached_tokens
 from pae_framework.errors import DataError
 from pae_framework.frozen import UsesFrozen
@@ -36,15 +37,22 @@ class PriorRefiner(nn.Module):
         settings: the recipe's ``tokenizer.refinement``.
         encoder: defines D, g and the projector's attention heads; no reference is kept.
         channels: d.
+        attention: attention kernel of both.
     """
 
     mean: Tensor
 
-    def __init__(self, settings: RefinementSettings, encoder: Encoder, channels: int):
+    def __init__(
+        self,
+        settings: RefinementSettings,
+        encoder: Encoder,
+        channels: int,
+        attention: AttentionKernel = "sdpa",
+    ):
         super().__init__()
         self.settings = settings
-        self.projector = Projector(encoder.width, encoder.heads, channels)
-        self.deprojector = TargetDecoder(settings, channels, encoder)
+        self.projector = Projector(encoder.width, encoder.heads, channels, attention)
+        self.deprojector = TargetDecoder(settings, channels, encoder, attention)
         self.structure = StructureReference(settings)
         self.register_buffer("mean", torch.zeros(encoder.width))
 
@@ -129,13 +137,21 @@ class TargetDecoder(nn.Module):
 
     positions: Tensor
 
-    def __init__(self, settings: RefinementSettings, channels: int, encoder: Encoder):
+    def __init__(
+        self,
+        settings: RefinementSettings,
+        channels: int,
+        encoder: Encoder,
+        attention: AttentionKernel,
+    ):
         super().__init__()
         inner = settings.width or encoder.width
         heads = settings.heads or encoder.heads
         self.embed = nn.Linear(channels, inner)
         self.register_buffer("positions", sincos_positions(encoder.grid, inner), persistent=False)
-        self.blocks = nn.ModuleList(Block(inner, heads) for _ in range(settings.depth))
+        self.blocks = nn.ModuleList(
+            Block(inner, heads, kernel=attention) for _ in range(settings.depth)
+        )
         self.norm = nn.LayerNorm(inner, eps=1e-6)
         self.predict = nn.Linear(inner, encoder.width)
 

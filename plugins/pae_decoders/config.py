@@ -6,7 +6,15 @@ from typing import Self
 
 from pydantic import Field, model_validator
 
-from pae_framework.config import DecoderConfig, Depth, Side, Width, block_activations
+from pae_framework.config import (
+    AttentionKernel,
+    AttentionSetting,
+    DecoderConfig,
+    Depth,
+    Side,
+    Width,
+    block_activations,
+)
 from pae_framework.convolution_settings import (
     PyramidSettings,
     convolution,
@@ -24,12 +32,17 @@ class VitDecoderConfig(DecoderConfig):
     heads: Width = Field(description="attention heads; divides `width`")
     mlp: Width | None = Field(None, description="hidden width of the MLPs; null: 4 x `width`")
     patch: Side = Field(description="side in px of the image patch of a token")
+    attention: AttentionSetting = "sdpa"
 
     @model_validator(mode="after")
     def _heads_divide(self) -> VitDecoderConfig:
         if self.width % self.heads:
             raise ValueError(f"`heads` {self.heads} does not divide `width` {self.width}")
         return self
+
+    def attention_kernel(self) -> AttentionKernel:
+        """That of ``attention``."""
+        return self.attention
 
     def image_size(self, grid: int) -> int:
         """Side in px of the decoded images: ``patch`` times the grid."""

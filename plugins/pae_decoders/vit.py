@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from pae_decoders.config import VitDecoderConfig
+from pae_framework.config import AttentionKernel
 from pae_framework.contracts import Decoder
-from pae_framework.layers import join_heads, sincos_positions, split_heads, unpatchify
+from pae_framework.layers import attention_kernel, sincos_positions, unpatchify
 
 EPS = 1e-12
 """Epsilon of every LayerNorm in ViT-MAE."""
@@ -37,7 +38,7 @@ class VitDecoder(Decoder):
         positions = F.pad(sincos_positions(grid, inner), (0, 0, 1, 0))  # (1, 1 + N, Dd)
         self.register_buffer("decoder_pos_embed", positions)
         self.decoder_layers = nn.ModuleList(
-            VitBlock(inner, config.heads, hidden) for _ in range(config.depth)
+            VitBlock(inner, config.heads, hidden, config.attention) for _ in range(config.depth)
         )
         self.decoder_norm = nn.LayerNorm(inner, eps=EPS)
         self.decoder_pred = nn.Linear(inner, 3 * config.patch**2)
@@ -63,10 +64,10 @@ class VitDecoder(Decoder):
 class VitBlock(nn.Module):
     """Pre-norm block: t + attention(norm(t)), then t + mlp(norm(t)), with ViT-MAE's key names."""
 
-    def __init__(self, width: int, heads: int, hidden: int):
+    def __init__(self, width: int, heads: int, hidden: int, kernel: AttentionKernel):
         super().__init__()
         self.layernorm_before = nn.LayerNorm(width, eps=EPS)
-        self.attention = VitAttention(width, heads)
+        self.attention = VitAttention(width, heads, kernel)
         self.layernorm_after = nn.LayerNorm(width, eps=EPS)
         self.intermediate = Dense(width, hidden)
         self.output = Dense(hidden, width)
@@ -80,9 +81,10 @@ class VitBlock(nn.Module):
 class VitAttention(nn.Module):
     """Self-attention with separate projections and ViT-MAE's key names."""
 
-    def __init__(self, width: int, heads: int):
+    def __init__(self, width: int, heads: int, kernel: AttentionKernel):
         super().__init__()
         self.heads = heads
+        self.kernel = attention_kernel(kernel)
         self.attention = nn.ModuleDict(
             {name: nn.Linear(width, width) for name in ("query", "key", "value")}
         )
@@ -90,8 +92,9 @@ class VitAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         """(B, N, Dd) to (B, N, Dd)."""
-        q, k, v = (split_heads(project(x), self.heads) for project in self.attention.values())
-        return self.output(join_heads(F.scaled_dot_product_attention(q, k, v)))
+        split = (self.heads, -1)  # (B, N, Dd) to (B, N, H, Dd / H)
+        q, k, v = (project(x).unflatten(-1, split) for project in self.attention.values())
+        return self.output(self.kernel(q, k, v).flatten(2))
 
 
 class Dense(nn.Module):

@@ -7,7 +7,16 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from pae_framework.config import Depth, EncoderConfig, MlpRatio, Side, Weight, Width
+from pae_framework.config import (
+    AttentionKernel,
+    AttentionSetting,
+    Depth,
+    EncoderConfig,
+    MlpRatio,
+    Side,
+    Weight,
+    Width,
+)
 from pae_framework.metrics.inception_settings import InceptionWeights
 
 Crop = Annotated[
@@ -41,12 +50,17 @@ class TinyViTConfig(EncoderConfig):
         0.3, description="training: weight of the cross-entropy; 0: no labels"
     )
     crop: Crop = 0.8
+    attention: AttentionSetting = "sdpa"
 
     @model_validator(mode="after")
     def _heads_divide(self) -> TinyViTConfig:
         if self.width % self.heads:
             raise ValueError(f"`heads` {self.heads} does not divide `width` {self.width}")
         return self
+
+    def attention_kernel(self) -> AttentionKernel:
+        """That of ``attention``."""
+        return self.attention
 
     def token_grid(self, image_size: int) -> int:
         """Patches per side."""

@@ -31,7 +31,8 @@ class TinyViT(Encoder):
         self.mean = self.std = (0.5, 0.5, 0.5)
         self.embed = nn.Linear(3 * config.patch**2, config.width)
         self.blocks = nn.ModuleList(
-            Block(config.width, config.heads, config.mlp_ratio) for _ in range(config.depth)
+            Block(config.width, config.heads, config.mlp_ratio, kernel=config.attention)
+            for _ in range(config.depth)
         )
         self.norm = nn.LayerNorm(config.width, eps=1e-6, elementwise_affine=False)
         self.register_buffer(
@@ -84,7 +85,10 @@ class MaskedObjective(PretrainingObjective):
         self.visible = max(1, tokens - round(settings.mask_ratio * tokens))
         self.mask_token = nn.Parameter(torch.randn(encoder.width) * 0.02)
         self.decoder = nn.Sequential(
-            *(Block(encoder.width, encoder.heads) for _ in range(settings.decoder_depth)),
+            *(
+                Block(encoder.width, encoder.heads, kernel=settings.attention)
+                for _ in range(settings.decoder_depth)
+            ),
             nn.LayerNorm(encoder.width, eps=1e-6),
             nn.Linear(encoder.width, 3 * encoder.patch**2),
         )

@@ -13,6 +13,7 @@ from pae_encoders.config import nearest_multiples
 from pae_encoders.families import DINOV2, DINOV3, MAE, SIGLIP2, Family, Form, Variant
 from pae_framework.config import (
     AttentionKernel,
+    AttentionSetting,
     Depth,
     EncoderConfig,
     MlpRatio,
@@ -208,11 +209,7 @@ class FoundationConfig(PretrainedConfig):
         description="another size for the model's architecture; needs `weights: none` or a file; "
         "null: the model's own size",
     )
-    attention: AttentionKernel = Field(
-        "sdpa",
-        description="attention kernel: torch's, that of xformers (CUDA only), or plain matrix "
-        "products, which can be faster on a CPU",
-    )
+    attention: AttentionSetting = "sdpa"
 
     @model_validator(mode="after")
     def _known(self) -> Self:

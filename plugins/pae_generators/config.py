@@ -9,6 +9,7 @@ from pydantic import Field, model_validator
 
 from pae_framework.config import (
     AttentionKernel,
+    AttentionSetting,
     Depth,
     GeneratorConfig,
     LatentShape,
@@ -45,11 +46,7 @@ class TransformerConfig(GeneratorConfig):
     adaln_shift: bool = Field(
         True, description="false: time and label scale and gate the blocks but do not shift them"
     )
-    attention: AttentionKernel = Field(
-        "sdpa",
-        description="attention kernel: torch's, that of xformers (CUDA only), or plain matrix "
-        "products, which can be faster on a CPU",
-    )
+    attention: AttentionSetting = "sdpa"
     time: Literal["noise_first", "data_first"] = Field(
         "noise_first",
         description="what t = 0 means to the network: noise, or data (weights of RAE); everywhere "

@@ -6,7 +6,15 @@ from typing import ClassVar, Literal, Self
 
 from pydantic import Field
 
-from pae_framework.config import Depth, EncoderConfig, MlpRatio, ModulatorConfig, Width
+from pae_framework.config import (
+    AttentionKernel,
+    AttentionSetting,
+    Depth,
+    EncoderConfig,
+    MlpRatio,
+    ModulatorConfig,
+    Width,
+)
 
 
 class DAMConfig(ModulatorConfig):
@@ -23,12 +31,17 @@ class DAMConfig(ModulatorConfig):
         description="how the detail h enters the tokens u. sft: scale and shift of u; add: W h + "
         "u; concat: W [u, h]; none: h replaces u",
     )
+    attention: AttentionSetting = "sdpa"
 
     attends: ClassVar[bool] = True
 
     def stated_heads(self) -> int | None:
         """As configured."""
         return self.heads
+
+    def attention_kernel(self) -> AttentionKernel:
+        """That of ``attention``."""
+        return self.attention
 
     def smoke(self) -> Self:
         """One block, with the encoder's heads."""

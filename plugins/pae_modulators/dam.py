@@ -6,17 +6,16 @@ Legend: B batch, N tokens, D width, H heads, P patch side in px, S' side of the 
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor, nn
 
+from pae_framework.config import AttentionKernel
 from pae_framework.contracts import Encoder, Modulator
 from pae_framework.layers import (
     Attention,
     Mlp,
-    join_heads,
+    attention_kernel,
     map_to_tokens,
     sincos_positions,
-    split_heads,
 )
 from pae_modulators.config import DAMConfig
 
@@ -42,7 +41,8 @@ class DetailAwareModulator(Modulator):
         # Fixed, but part of the released files, which computed the angles in float32.
         self.register_buffer("pos_embed", sincos_positions(encoder.grid, width, torch.float32))
         self.layers = nn.ModuleList(
-            DAMLayer(width, heads, config.mlp_ratio, config.cross) for _ in range(config.depth)
+            DAMLayer(width, heads, config.mlp_ratio, config.cross, config.attention)
+            for _ in range(config.depth)
         )
         self.fusion = config.fusion
         if self.fusion != "none":
@@ -92,17 +92,25 @@ class DAMLayer(nn.Module):
         heads: H; divides D.
         mlp_ratio: MLP width over D.
         cross: whether there is a cross-attention.
+        kernel: of both attentions.
     """
 
-    def __init__(self, width: int, heads: int, mlp_ratio: float, cross: bool = True):
+    def __init__(
+        self,
+        width: int,
+        heads: int,
+        mlp_ratio: float,
+        cross: bool = True,
+        kernel: AttentionKernel = "sdpa",
+    ):
         super().__init__()
         self.cross = cross
         self.norm1 = nn.LayerNorm(width, eps=EPS)
-        self.self_attn = Attention(width, heads)
+        self.self_attn = Attention(width, heads, kernel=kernel)
         if cross:
             self.norm2_q = nn.LayerNorm(width, eps=EPS)
             self.norm2_kv = nn.LayerNorm(width, eps=EPS)
-            self.cross_attn = CrossAttention(width, heads)
+            self.cross_attn = CrossAttention(width, heads, kernel)
         self.norm3 = nn.LayerNorm(width, eps=EPS)
         self.mlp = Mlp(width, int(width * mlp_ratio))
 
@@ -117,11 +125,12 @@ class DAMLayer(nn.Module):
 class CrossAttention(nn.Module):
     """Attention with queries from one set of tokens and keys and values from another."""
 
-    def __init__(self, width: int, heads: int):
+    def __init__(self, width: int, heads: int, kernel: AttentionKernel = "sdpa"):
         super().__init__()
         if width % heads:
             raise ValueError(f"{heads} heads do not divide the width {width}")
         self.heads = heads
+        self.kernel = attention_kernel(kernel)
         self.q_proj = nn.Linear(width, width)
         self.k_proj = nn.Linear(width, width)
         self.v_proj = nn.Linear(width, width)
@@ -129,10 +138,11 @@ class CrossAttention(nn.Module):
 
     def forward(self, x: Tensor, context: Tensor) -> Tensor:
         """(B, N, D) and the context (B, M, D) to (B, N, D)."""
-        q = split_heads(self.q_proj(x), self.heads)  # (B, H, N, D / H)
-        k = split_heads(self.k_proj(context), self.heads)
-        v = split_heads(self.v_proj(context), self.heads)
-        return self.proj(join_heads(F.scaled_dot_product_attention(q, k, v)))
+        split = (self.heads, -1)
+        q = self.q_proj(x).unflatten(-1, split)  # (B, N, H, D / H)
+        k = self.k_proj(context).unflatten(-1, split)  # (B, M, H, D / H)
+        v = self.v_proj(context).unflatten(-1, split)
+        return self.proj(self.kernel(q, k, v).flatten(2))
 
 
 class PatchEmbed(nn.Module):
