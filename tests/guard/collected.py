@@ -22,7 +22,7 @@ from pae_framework.runs.plan import plan
 
 HERE = Path(__file__).parent
 RECIPES = sorted(path.stem for path in (HERE.parents[1] / "recipes").glob("*.yaml"))
-SWEEP = "fashion_mnist_ablation"
+SWEEP = "shapes_ablation"
 SPEED = {"images_per_s", "data_wait"}
 """Log columns that depend on the machine."""
 VALUES = {
