@@ -178,7 +178,7 @@ class TokenizerSection(Settings):
     )
     attention: AttentionKernel = Field(
         "sdpa",
-        description="attention kernel of the layers around the bottleneck and of the refinement; "
+        description="attention kernel of the layers between the components and of the refinement; "
         "encoder, modulator and decoder have their own",
     )
     log_shares_every: Count | None = Field(
