@@ -12,13 +12,15 @@ from __future__ import annotations
 import json
 import os
 import shlex
+import signal
 import sys
+import threading
 import unittest
 from argparse import ArgumentParser
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, NoReturn
 
 import yaml
 from pydantic import ValidationError
@@ -41,6 +43,8 @@ Sizes = Mapping[str, Sequence[int]]
 """Sizes to test at, by the attribute of the contracts that they replace."""
 SIZES = {"--image-size": "image_sizes", "--grid": "grids"}
 """Attributes of the contracts by the option that sets them."""
+GRACE = 1.0
+"""Seconds that a thread has to end after the tests."""
 
 
 @dataclass(frozen=True)
@@ -157,16 +161,34 @@ def _examine(
     plugin: Plugin, specs: Sequence[ComponentSpec], values: Values, sizes: Sizes
 ) -> Report:
     report = Report(plugin)
+    # Other plugins are imported with an installed one: what runs already is not its own.
+    known = {threading.main_thread()} if plugin.file else set(threading.enumerate())
     report.outcomes["registration"] = [
-        _outcome("registration", lambda: _check_registration(report, specs))
+        _outcome("registration", lambda: _check_registration(report, specs)),
+        *_lasting_threads(known),
     ]
     if plugin.follows:
         report.outcomes["life-cycle hooks"] = [
             _outcome("contract", lambda: check_follower(lambda: module_of(plugin)))
         ]
     for spec in specs:
-        report.outcomes[spec.reference] = list(_tests(spec, values.get(spec.reference, {}), sizes))
+        known = set(threading.enumerate())
+        outcomes = list(_tests(spec, values.get(spec.reference, {}), sizes))
+        report.outcomes[spec.reference] = [*outcomes, *_lasting_threads(known)]
     return report
+
+
+def _lasting_threads(known: Collection[threading.Thread]) -> Iterator[Outcome]:
+    """A failure for each thread that was started since and would keep the process alive."""
+    for thread in (thread for thread in threading.enumerate() if thread not in known):
+        if not thread.daemon:
+            thread.join(GRACE)
+        if not thread.daemon and thread.is_alive():
+            message = (
+                f"it leaves the thread {thread.name!r} running, so no process that uses it ends; "
+                "end the thread, or start it with daemon=True"
+            )
+            yield Outcome("threads", "failed", message)
 
 
 def _check_registration(report: Report, specs: Sequence[ComponentSpec]) -> str:
@@ -262,5 +284,17 @@ def _text(report: Report) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
+def _leave(code: int) -> NoReturn:
+    """End the process, also if a plugin's thread would keep it alive."""
+    others = set(threading.enumerate()) - {threading.current_thread()}
+    if any(not thread.daemon for thread in others):
+        sys.stderr.flush()
+        os._exit(code)
+    sys.exit(code)
+
+
 if __name__ == "__main__":
-    sys.exit(main())
+    try:
+        _leave(main())
+    except KeyboardInterrupt:  # raised by a component, too; `pae check-plugin` says so
+        _leave(128 + signal.SIGINT)

@@ -217,6 +217,31 @@ def test_a_component_that_ends_the_process_at_once_fails(end, tmp_path):
 
 
 @pytest.mark.slow
+def test_an_interrupt_of_a_component_ends_the_tests_without_a_traceback(tmp_path):
+    (tmp_path / "end_file.py").write_text(ENDING.format(end="raise KeyboardInterrupt"))
+    failed = command(tmp_path, "end_file.py").fails(3)
+    assert "exit code 130" in failed.err
+    assert "Traceback" not in failed.err
+
+
+@pytest.mark.slow
+def test_a_thread_that_would_keep_the_process_alive_fails(tmp_path):
+    """One that ends in time, or that is a daemon, does not."""
+    start = "threading.Thread(target=time.sleep, args=({seconds},), name={name!r}, daemon={daemon})"
+    threads = [(1000, "reader", False), (1000, "helper", True), (0.1, "brief", False)]
+    lines = [start.format(seconds=s, name=n, daemon=d) + ".start()" for s, n, d in threads]
+    source = ENDING.format(end="; ".join(["import threading, time", *lines]))
+    (tmp_path / "end_file.py").write_text(source)
+    failed = command(tmp_path, "end_file.py", "--json").fails(3)
+    (found,) = failed.json["plugins"]
+    last = found["tests"]["evaluator:end"][-1]
+    assert (last["test"], last["state"]) == ("threads", "failed")
+    assert "'reader'" in last["message"]
+    assert "daemon=True" in last["message"]
+    assert [o["test"] for o in found["tests"]["evaluator:end"]].count("threads") == 1
+
+
+@pytest.mark.slow
 def test_an_installed_distribution_is_checked_by_its_name(tmp_path):
     done = check(tmp_path, "pae-bottlenecks", "--json").ok()
     (found,) = done.json["plugins"]
