@@ -3,8 +3,8 @@
 When a member ends, its metrics, its fingerprint, the environment, PSNR after 80 % and 100 % of the
 tokenizer's steps, and the terms' shares in the loss go to ``docs/results/SWEEP/MEMBER.json``.
 Members whose file is there and whose recipe has not changed are skipped, so the work can stop at
-any time, and continue on another machine from what is committed. ``--table`` only prints the table
-of these, and names the outdated.
+any time, and continue on another machine from what is committed. ``--table`` only prints tables of
+these, and names the outdated.
 """
 
 from __future__ import annotations
@@ -13,6 +13,7 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
+from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -29,8 +30,8 @@ from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.sweep import Member, chosen_members
 from pae_framework.report.beside_paper import paper_table
-from pae_framework.report.table import comparison_table, sweep_members
-from pae_framework.report.text import comparison_markdown, paper_markdown
+from pae_framework.report.table import MemberMetrics, comparison_table, sweep_members
+from pae_framework.report.text import comparison_markdown, panels, paper_markdown
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.opened import OpenedRun
 from pae_framework.runs.planned import planned_stages
@@ -168,8 +169,9 @@ def table(loaded: LoadedRecipe, folder: Path, sweep: RunDirectory) -> str:
     current = [m.name for m in members if is_kept(paths[m.name], m, sweep)]
     kept = [read_json(paths[name]) for name in current]
     found = sweep_members(kept)
-    parts = [comparison_markdown(*comparison_table(found))] if found else []
+    parts = comparison(found) if found else []
     parts += [f"{entry['member']}: {convergence(entry['psnr'])}" for entry in kept]
+    parts += [shares] if (shares := shares_table(kept)) else []
     settings = loaded.recipe.sweep
     if settings and settings.paper:
         source, values = settings.paper.source, settings.paper.values
@@ -179,6 +181,32 @@ def table(loaded: LoadedRecipe, folder: Path, sweep: RunDirectory) -> str:
     if missing := [name for name in paths if name not in present]:
         parts.append(f"Not run: {', '.join(missing)}.")
     return "\n\n".join(parts)
+
+
+def comparison(found: Sequence[MemberMetrics]) -> list[str]:
+    """Markdown tables of all metrics: one for those under the same kind of condition."""
+    columns, rows = comparison_table(found)
+    parts = []
+    for chosen in panels(columns):
+        cells = [replace(row, cells=tuple(row.cells[i] for i in chosen)) for row in rows]
+        parts.append(comparison_markdown([columns[i] for i in chosen], cells))
+    return parts
+
+
+def shares_table(kept: Sequence[Mapping[str, Any]]) -> str:
+    """Each term's shares of loss and gradient, in percent, means over seeds; empty: none kept."""
+    found: dict[tuple[str, str], list[float]] = {}
+    for entry in kept:
+        for name, share in entry["shares"].items():
+            found.setdefault((entry["variant"], name), []).append(share)
+    lines = []
+    for variant, name in found:
+        if name.startswith(LOSS):
+            term = name.removeprefix(LOSS)
+            shares = (fmean(found[variant, prefix + term]) for prefix in (LOSS, GRADIENT))
+            lines.append(f"| {variant} | {term} | {' | '.join(f'{s:.1%}' for s in shares)} |")
+    heading = "| variant | term | share of the loss | share of the gradient at the latents |"
+    return "\n".join([heading, "| --- | --- | ---: | ---: |", *lines]) if lines else ""
 
 
 if __name__ == "__main__":

@@ -68,6 +68,7 @@ def runs(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             "seed": member.seed,
             "fingerprint": script._fingerprint(member, script.RunDirectory.at(Path("runs/mine"))),
             "psnr": {"80": 20.0, "100": 20.05},
+            "shares": {"loss/ssr": 0.25, "grad/ssr": 0.5} if member.variant == "all" else {},
             "metrics": [gsq],
         }
 
@@ -151,6 +152,7 @@ def test_the_table_names_what_has_not_run(script: ModuleType, runs: Runs) -> Non
     assert "| all | 0, 1 | 0.550 ± 0.050 |" in text
     assert "| none | 0.19 | not run |" in text
     assert "| all | 0.50 | 0.550 ± 0.050 |" in text
+    assert "| all | ssr | 25.0% | 50.0% |" in text
     assert text.endswith("Not run: none-seed0, none-seed1.")
 
 
@@ -200,6 +202,24 @@ def test_psnr_is_the_mean_over_images(script: ModuleType) -> None:
     decoded = torch.stack([torch.full((3, 4, 4), 255.0), torch.full((3, 4, 4), 25.5)])
     tokenizer = SimpleNamespace(encode=lambda images: images, decode=lambda latents: decoded)
     assert script._psnr(tokenizer, images) == pytest.approx(10)
+
+
+def test_metrics_under_other_conditions_have_a_table_of_their_own(script: ModuleType) -> None:
+    """Two values at two steps share a table with each other, and none with a value without."""
+    conditions = [
+        ("manifold/gsq", {}),
+        ("generation/gfd", {"step": 1}),
+        ("generation/gfd", {"step": 2}),
+    ]
+    metrics = [
+        {"name": name, "label": name[-3:].upper(), "value": 0.5, "higher_is_better": True}
+        | {"protocol": {"count": 10}, "at": at}
+        for name, at in conditions
+    ]
+    member = {"member": "all-seed0", "variant": "all", "seed": 0, "metrics": metrics}
+    tables = script.comparison(script.sweep_members([member]))
+    assert [text.splitlines()[0].count("GSQ") for text in tables] == [1, 0]
+    assert [text.splitlines()[0].count("GFD") for text in tables] == [0, 2]
 
 
 def test_shares_are_means_over_the_last_half_of_the_steps(script: ModuleType) -> None:

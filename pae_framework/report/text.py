@@ -53,7 +53,7 @@ def _cells(row: ResultRow) -> tuple[str, str, str]:
 
 def comparison_tables(columns: Sequence[Column], rows: Sequence[Row]) -> list[PlainTable]:
     """A sweep for a terminal: one table per group and axis, because one would be too wide."""
-    return [_comparison(columns, rows, chosen) for chosen in _panels(columns)]
+    return [_comparison(columns, rows, chosen) for chosen in panels(columns)]
 
 
 def comparison_markdown(columns: Sequence[Column], rows: Sequence[Row]) -> str:
@@ -93,7 +93,7 @@ def _comparison(
     return table
 
 
-def _panels(columns: Sequence[Column]) -> list[list[int]]:
+def panels(columns: Sequence[Column]) -> list[list[int]]:
     """Column indices by group, and within it by what varies (nothing, generator steps, ...)."""
     panels: dict[tuple[str, tuple[str, ...]], list[int]] = {}
     for i, column in enumerate(columns):
