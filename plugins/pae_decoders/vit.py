@@ -64,7 +64,7 @@ class VitDecoder(Decoder):
 class VitBlock(nn.Module):
     """Pre-norm block: t + attention(norm(t)), then t + mlp(norm(t)), with ViT-MAE's key names."""
 
-    def __init__(self, width: int, heads: int, hidden: int, kernel: AttentionKernel):
+    def __init__(self, width: int, heads: int, hidden: int, kernel: AttentionKernel = "sdpa"):
         super().__init__()
         self.layernorm_before = nn.LayerNorm(width, eps=EPS)
         self.attention = VitAttention(width, heads, kernel)
@@ -81,7 +81,7 @@ class VitBlock(nn.Module):
 class VitAttention(nn.Module):
     """Self-attention with separate projections and ViT-MAE's key names."""
 
-    def __init__(self, width: int, heads: int, kernel: AttentionKernel):
+    def __init__(self, width: int, heads: int, kernel: AttentionKernel = "sdpa"):
         super().__init__()
         self.heads = heads
         self.kernel = attention_kernel(kernel)
