@@ -38,15 +38,17 @@ Precision = Literal["float32", "bf16"]
 """How a network computes; bf16: under autocast."""
 
 AttentionKernel = Literal["sdpa", "xformers", "matmul"]
+"""How softmax attention is computed: by torch's ``scaled_dot_product_attention``, by xformers, or
+by two plain matrix products, which can be faster on a CPU and keep all weights in memory."""
+
 AttentionSetting = Annotated[
     AttentionKernel,
     Field(
         description="attention kernel: torch's, that of xformers (CUDA only), or plain matrix "
-        "products, which can be faster on a CPU"
+        "products, which can be faster on a CPU and need more memory"
     ),
 ]
-"""How softmax attention is computed: by torch's ``scaled_dot_product_attention``, by xformers, or
-by two plain matrix products, which can be faster on a CPU and keep all weights in memory."""
+"""The setting ``attention`` of a component; its fingerprint leaves it out (``without_effect``)."""
 
 Workers = Annotated[int, Ge(0), Le(1024)]
 """A number of processes that load data; 0: the main process."""

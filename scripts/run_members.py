@@ -1,10 +1,10 @@
 """``python scripts/run_members.py RECIPE``: run a sweep member by member and keep each result.
 
 When a member ends, its metrics, its fingerprint, the environment, PSNR after 80 % and 100 % of the
-tokenizer's steps, and the terms' shares in the loss go to ``docs/results/SWEEP/MEMBER.json``.
-Members whose file is there and whose recipe has not changed are skipped, so the work can stop at
-any time, and continue on another machine from what is committed. ``--table`` only prints tables of
-these, and names the outdated.
+tokenizer's steps, and each term's shares of loss and gradient go to
+``docs/results/SWEEP/MEMBER.json``. Members whose file is there and whose recipe has not changed are
+skipped, so the work can stop at any time, and continue on another machine from what is committed.
+``--table`` only prints tables of these, and names the outdated.
 """
 
 from __future__ import annotations
@@ -13,7 +13,6 @@ import argparse
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
 from pathlib import Path
 from statistics import fmean
 from typing import Any
@@ -30,8 +29,8 @@ from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.sweep import Member, chosen_members
 from pae_framework.report.beside_paper import paper_table
-from pae_framework.report.table import MemberMetrics, comparison_table, sweep_members
-from pae_framework.report.text import comparison_markdown, panels, paper_markdown
+from pae_framework.report.table import comparison_table, sweep_members
+from pae_framework.report.text import panels_markdown, paper_markdown
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.opened import OpenedRun
 from pae_framework.runs.planned import planned_stages
@@ -80,7 +79,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("overrides", nargs="*", help="key.path=value")
     parser.add_argument("--only", help="members whose names match, such as 'all-*'")
     parser.add_argument("--kept", type=Path, default=KEPT, help="folder of the kept results")
-    parser.add_argument("--table", action="store_true", help="only print the table of kept results")
+    parser.add_argument("--table", action="store_true", help="only print tables of kept results")
     return parser
 
 
@@ -169,7 +168,7 @@ def table(loaded: LoadedRecipe, folder: Path, sweep: RunDirectory) -> str:
     current = [m.name for m in members if is_kept(paths[m.name], m, sweep)]
     kept = [read_json(paths[name]) for name in current]
     found = sweep_members(kept)
-    parts = comparison(found) if found else []
+    parts = panels_markdown(*comparison_table(found)) if found else []
     parts += [f"{entry['member']}: {convergence(entry['psnr'])}" for entry in kept]
     parts += [shares] if (shares := shares_table(kept)) else []
     settings = loaded.recipe.sweep
@@ -183,21 +182,11 @@ def table(loaded: LoadedRecipe, folder: Path, sweep: RunDirectory) -> str:
     return "\n\n".join(parts)
 
 
-def comparison(found: Sequence[MemberMetrics]) -> list[str]:
-    """Markdown tables of all metrics: one for those under the same kind of condition."""
-    columns, rows = comparison_table(found)
-    parts = []
-    for chosen in panels(columns):
-        cells = [replace(row, cells=tuple(row.cells[i] for i in chosen)) for row in rows]
-        parts.append(comparison_markdown([columns[i] for i in chosen], cells))
-    return parts
-
-
 def shares_table(kept: Sequence[Mapping[str, Any]]) -> str:
     """Each term's shares of loss and gradient, in percent, means over seeds; empty: none kept."""
     found: dict[tuple[str, str], list[float]] = {}
     for entry in kept:
-        for name, share in entry["shares"].items():
+        for name, share in entry.get("shares", {}).items():
             found.setdefault((entry["variant"], name), []).append(share)
     lines = []
     for variant, name in found:

@@ -6,20 +6,25 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from unittest.mock import Mock
 
 import fake_xformers
 import pytest
 import torch
 from torch import Tensor
 
+from pae_framework import layers
 from pae_framework.build import build_encoder, build_refiner, build_tokenizer
 from pae_framework.errors import UsageError
 from pae_framework.launch.start import RunOptions, run_recipe
 from pae_framework.layers import attention_kernel, require_kernel
 from pae_framework.plugins import load_registry
 from pae_framework.preflight.machine import Machine
-from pae_framework.preflight.requirements import missing_requirements
+from pae_framework.preflight.requirements import kernels_of, missing_requirements
 from pae_framework.recipe.load import load_recipe
+from pae_framework.recipe.models import TokenizerSection
+from pae_framework.recipe.smoke import smoke_recipe
+from pae_framework.recipe.stage_table import STAGES
 from pae_framework.seeding import seeded
 
 CPU = torch.device("cpu")
@@ -30,6 +35,7 @@ USERS = {
     "extractor": "extractor={use: dinov3, weights: none, attention: xformers,"
     " size: {width: 32, depth: 2, heads: 2}, train: null}",
     "tokenizer": "tokenizer.attention=xformers",
+    "tokenizer.encoder, trained in the run": "tokenizer.encoder.attention=xformers",
     "tokenizer.modulator": "tokenizer.modulator.attention=xformers",
     "tokenizer.decoder": "tokenizer.decoder.attention=xformers",
 }
@@ -152,12 +158,30 @@ def test_preflight_names_what_is_lacking(
     (fake_xformers.stand_in if installed else fake_xformers.remove)(monkeypatch)
     loaded = load_recipe("quickstart", [USERS[user], f"runtime.device={device}"], load_registry())
     found = missing_requirements([loaded], machine=Machine(1 << 40, gpus))
-    assert [problem.path for problem in found] == ([f"{user}.attention"] if lacks else [])
+    path = f"{user.partition(',')[0]}.attention"
+    assert [problem.path for problem in found] == ([path] if lacks else [])
     assert all(str(lacks) in problem.message and "sdpa" in problem.message for problem in found)
 
 
 @pytest.mark.parametrize(
-    ("changed", "passes"),
+    "user", sorted(USERS.keys() - {"tokenizer.encoder"})
+)  # its input stays 128 px
+def test_a_smoke_run_needs_no_kernel_of_a_gpu(user: str) -> None:
+    loaded = load_recipe("quickstart", [USERS[user]], load_registry())
+    kernels = dict(kernels_of(smoke_recipe(loaded).recipe, list(STAGES)))
+    assert kernels
+    assert set(kernels.values()) == {"sdpa"}
+
+
+def test_a_tokenizer_without_a_projector_has_no_attention_of_its_own() -> None:
+    overrides = ["tokenizer.bottleneck={use: identity}", "tokenizer.regularizers=null"]
+    overrides += ["tokenizer.refinement=null", "tokenizer.attention=xformers"]
+    loaded = load_recipe("quickstart", overrides, load_registry())
+    assert ("tokenizer",) not in dict(kernels_of(loaded.recipe, list(STAGES)))
+
+
+@pytest.mark.parametrize(
+    ("changed", "attentions"),
     [
         ("tokenizer.encoder", 4),  # blocks
         ("tokenizer.modulator", 2),  # self-attention and cross-attention of one block
@@ -166,23 +190,29 @@ def test_preflight_names_what_is_lacking(
     ],
 )
 def test_each_part_of_a_tokenizer_attends_with_its_kernel(
-    monkeypatch: pytest.MonkeyPatch, changed: str, passes: int
+    monkeypatch: pytest.MonkeyPatch, changed: str, attentions: int
 ) -> None:
-    """The decoded images agree, and each of its attentions calls it once."""
+    """Each attention calls it once; images and gradients agree with those of torch's."""
     calls = fake_xformers.stand_in(monkeypatch)
+    products = Mock(wraps=layers._matmul)
+    monkeypatch.setattr(layers, "_matmul", products)
     images = torch.rand(2, 3, 32, 32, generator=torch.Generator().manual_seed(0))
     found = []
     for kernel in ("sdpa", "xformers", "matmul"):
-        loaded = load_recipe("fashion_mnist", [f"{changed}.attention={kernel}"], load_registry())
-        section = loaded.recipe.tokenizer_section
+        section = section_of(f"{changed}.attention={kernel}")
         with seeded(0):
-            encoder = build_encoder(section.encoder, 32, loaded.registry)
-            tokenizer = build_tokenizer(section, 32, loaded.registry, encoder).eval()
-        with torch.no_grad():
-            found.append(tokenizer.decode(tokenizer.encode(images).latents))
-    assert len(calls) == passes
+            encoder = build_encoder(section.encoder, 32, load_registry())
+            tokenizer = build_tokenizer(section, 32, load_registry(), encoder).eval()
+        images.requires_grad_()
+        decoded = tokenizer.decode(tokenizer.encode(images).latents)
+        found.append((decoded, *torch.autograd.grad(decoded.square().sum(), images)))
+    assert len(calls) == products.call_count == attentions
     for other in found[1:]:
         torch.testing.assert_close(other, found[0])
+
+
+def section_of(override: str) -> TokenizerSection:
+    return load_recipe("fashion_mnist", [override], load_registry()).recipe.tokenizer_section
 
 
 def test_the_refinement_attends_with_the_tokenizers_kernel(
@@ -190,13 +220,24 @@ def test_the_refinement_attends_with_the_tokenizers_kernel(
 ) -> None:
     """One attention in the projector, two blocks in the deprojector."""
     calls = fake_xformers.stand_in(monkeypatch)
-    loaded = load_recipe("fashion_mnist", ["tokenizer.attention=xformers"], load_registry())
-    section = loaded.recipe.tokenizer_section
-    encoder = build_encoder(section.encoder, 32, loaded.registry)
+    section = section_of("tokenizer.attention=xformers")
+    encoder = build_encoder(section.encoder, 32, load_registry())
     refiner = build_refiner(section, encoder)
     images = torch.rand(2, 3, 32, 32)
     refiner.loss(encoder(encoder.normalize(images)).tokens, images)
     assert len(calls) == 3
+
+
+def test_the_pretraining_of_tiny_vit_attends_with_its_kernel(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """Four blocks, and one that predicts the hidden patches."""
+    calls = fake_xformers.stand_in(monkeypatch)
+    section = section_of("tokenizer.encoder.attention=xformers")
+    objective = build_encoder(section.encoder, 32, load_registry()).pretraining(10)
+    labels = torch.tensor([3, 7])
+    objective.loss(torch.rand(2, 3, 32, 32), labels, torch.Generator().manual_seed(0))
+    assert len(calls) == 5
 
 
 def test_matrix_products_lack_nothing(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -204,24 +204,6 @@ def test_psnr_is_the_mean_over_images(script: ModuleType) -> None:
     assert script._psnr(tokenizer, images) == pytest.approx(10)
 
 
-def test_metrics_under_other_conditions_have_a_table_of_their_own(script: ModuleType) -> None:
-    """Two values at two steps share a table with each other, and none with a value without."""
-    conditions = [
-        ("manifold/gsq", {}),
-        ("generation/gfd", {"step": 1}),
-        ("generation/gfd", {"step": 2}),
-    ]
-    metrics = [
-        {"name": name, "label": name[-3:].upper(), "value": 0.5, "higher_is_better": True}
-        | {"protocol": {"count": 10}, "at": at}
-        for name, at in conditions
-    ]
-    member = {"member": "all-seed0", "variant": "all", "seed": 0, "metrics": metrics}
-    tables = script.comparison(script.sweep_members([member]))
-    assert [text.splitlines()[0].count("GSQ") for text in tables] == [1, 0]
-    assert [text.splitlines()[0].count("GFD") for text in tables] == [0, 2]
-
-
 def test_shares_are_means_over_the_last_half_of_the_steps(script: ModuleType) -> None:
     """Records without shares between the measurements do not count."""
     measured = {100: 0.9, 200: 0.8, 300: 0.4, 400: 0.2}

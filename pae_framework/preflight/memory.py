@@ -3,8 +3,8 @@
 Counted for each stage: weights, gradients, Adam's two moments and the EMA, all float32; the frozen
 networks; the activations of one micro-batch (see ``block_activations`` in
 :mod:`pae_framework.config`); and the copy in main memory from which checkpoints are written. Not
-counted: the CUDA context (about 0.5 GiB), workspaces of
-operations, fragmentation. The estimate is right within a factor of two; a test compares it with
+counted: the CUDA context (about 0.5 GiB), workspaces of operations, the weights that ``attention:
+matmul`` keeps, fragmentation. The estimate is right within a factor of two; a test compares it with
 measured steps of small networks. It is a lower bound if the size of a component is unknown.
 """
 

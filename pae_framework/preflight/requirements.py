@@ -160,16 +160,17 @@ def _trained_before(recipe: Recipe, stages: Collection[str]) -> list[KeyPath]:
 def kernels_of(
     recipe: Recipe, stages: Collection[str]
 ) -> Iterator[tuple[KeyPath, AttentionKernel]]:
-    """Key path of each component that some stages use, and the attention kernel it names.
-
-    So does the section of a composed tokenizer, for the layers between its components.
+    """Key path and attention kernel of each component that some stages use, and of the section of a
+    composed tokenizer, whose kernel its projector, deprojector and refinement use.
     """
     for path, config in components_with_requirements(recipe, stages):
         if isinstance(config, ComponentConfig):
             yield path, config.attention_kernel()
-    bottleneck = ("tokenizer", "bottleneck")
-    if recipe.composed and any(STAGES[stage].needs(bottleneck, recipe) for stage in stages):
-        yield ("tokenizer",), recipe.composed.attention
+    if (composed := recipe.composed) is None or not composed.bottleneck.config.projects:
+        return
+    around = ("tokenizer", "bottleneck")  # who reads it builds the layers around it
+    if any(STAGES[stage].needs(around, recipe) for stage in stages):
+        yield around[:1], composed.attention
 
 
 def _unusable_kernel(kernel: AttentionKernel, on_gpu: bool) -> str | None:

@@ -178,8 +178,8 @@ class TokenizerSection(Settings):
     )
     attention: AttentionKernel = Field(
         "sdpa",
-        description="attention kernel of the layers between the components and of the refinement; "
-        "encoder, modulator and decoder have their own",
+        description="attention kernel of projector, deprojector and refinement; encoder, "
+        "modulator and decoder have their own",
     )
     log_shares_every: Count | None = Field(
         None,

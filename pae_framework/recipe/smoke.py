@@ -196,6 +196,7 @@ def _shrink_tokenizer(tokenizer: Data, feature_maps: int | None) -> None:
     Compared layers stay, or are the last one if the small encoder has fewer.
     """
     tokenizer["weights"] = tokenizer["initial_weights"] = None
+    tokenizer["attention"] = "sdpa"
     perceptual = tokenizer["reconstruction"]["perceptual"]
     if perceptual["layers"] is not None and feature_maps is not None:
         perceptual["layers"] = sorted({min(n, feature_maps - 1) for n in perceptual["layers"]})

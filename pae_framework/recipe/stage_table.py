@@ -215,7 +215,6 @@ def _refine(recipe: Recipe) -> Values:
         "encoder": tokenizer.encoder,
         "bottleneck": tokenizer.bottleneck,
         "refinement": tokenizer.refinement,
-        **_changed(tokenizer, "attention"),
         **_seed(recipe, tokenizer.refinement.train),
     }
 
@@ -232,7 +231,7 @@ def _tokenizer(recipe: Recipe) -> Values:
         "modulator": tokenizer.modulator,
         "bottleneck": tokenizer.bottleneck,
         "decoder": tokenizer.decoder,
-        **_changed(tokenizer, "train_encoder", "attention"),
+        **_changed(tokenizer, "train_encoder"),
     }
     if tokenizer.weights is not None:
         weights = _contents(tokenizer.weights)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from itertools import groupby
 from textwrap import wrap
 
@@ -53,7 +54,7 @@ def _cells(row: ResultRow) -> tuple[str, str, str]:
 
 def comparison_tables(columns: Sequence[Column], rows: Sequence[Row]) -> list[PlainTable]:
     """A sweep for a terminal: one table per group and axis, because one would be too wide."""
-    return [_comparison(columns, rows, chosen) for chosen in panels(columns)]
+    return [_comparison(columns, rows, chosen) for chosen in _panels(columns)]
 
 
 def comparison_markdown(columns: Sequence[Column], rows: Sequence[Row]) -> str:
@@ -62,6 +63,15 @@ def comparison_markdown(columns: Sequence[Column], rows: Sequence[Row]) -> str:
     lines = [(row.variant, _seeds(row), *(_emphasized(cell) for cell in row.cells)) for row in rows]
     notes = [_escape(note) for note in table_notes(columns)]
     return "\n\n".join([_markdown(heading, lines, numbers_from=2), *notes])
+
+
+def panels_markdown(columns: Sequence[Column], rows: Sequence[Row]) -> list[str]:
+    """A sweep as Markdown tables: one for each group of metrics and kind of condition."""
+    tables = []
+    for chosen in _panels(columns):
+        parts = [replace(row, cells=tuple(row.cells[i] for i in chosen)) for row in rows]
+        tables.append(comparison_markdown([columns[i] for i in chosen], parts))
+    return tables
 
 
 def paper_markdown(table: PaperTable) -> str:
@@ -93,7 +103,7 @@ def _comparison(
     return table
 
 
-def panels(columns: Sequence[Column]) -> list[list[int]]:
+def _panels(columns: Sequence[Column]) -> list[list[int]]:
     """Column indices by group, and within it by what varies (nothing, generator steps, ...)."""
     panels: dict[tuple[str, tuple[str, ...]], list[int]] = {}
     for i, column in enumerate(columns):

@@ -8,7 +8,7 @@ import os
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Collection, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from functools import cache, partial
 from typing import Any, NoReturn, TextIO, cast
@@ -39,8 +39,26 @@ def contained() -> Iterator[list[str]]:
         yield faults
 
 
+def lasting_threads(before: Collection[threading.Thread]) -> list[str]:
+    """What is wrong with each thread that Python would wait for when it exits; `end_process` won't.
+
+    Args:
+        before: the threads that may run.
+    """
+    pools = sys.modules.get("concurrent.futures.thread")
+    workers = getattr(pools, "_threads_queues", {})  # Python ends a pool's idle threads itself
+    new = [t for t in threading.enumerate() if not t.daemon and t not in {*before, *workers}]
+    end = time.monotonic() + JOIN_SECONDS
+    for thread in new:
+        thread.join(max(0, end - time.monotonic()))
+    running = [thread for thread in new if thread.is_alive()]
+    _left.extend(running)
+    advice = "running; start it as a daemon, when needed"
+    return [f"it leaves the thread {thread.name!r} {advice}" for thread in running]
+
+
 def end_process(code: int) -> NoReturn:
-    """Exit, even if a block of :func:`contained` left a thread that Python would wait for."""
+    """Exit, even if there is a thread of :func:`lasting_threads` that Python would wait for."""
     if any(thread.is_alive() for thread in _left):
         for stream in (sys.stdout, sys.stderr):
             with suppress(OSError, ValueError, AttributeError):  # closed, or there is none
@@ -177,16 +195,7 @@ def _threads(faults: list[str]) -> Iterator[None]:
         yield
     finally:
         if threading.current_thread() is threading.main_thread():
-            new = [t for t in threading.enumerate() if t not in before and not t.daemon]
-            end = time.monotonic() + JOIN_SECONDS
-            for thread in new:
-                thread.join(max(0, end - time.monotonic()))
-            running = [thread for thread in new if thread.is_alive()]
-            _left.extend(running)
-            faults.extend(
-                f"it leaves the thread {thread.name!r} running; start it as a daemon, when needed"
-                for thread in running
-            )
+            faults += lasting_threads(before)
 
 
 class _Watch(threading.local):

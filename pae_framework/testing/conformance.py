@@ -17,10 +17,10 @@ import sys
 import threading
 import unittest
 from argparse import ArgumentParser
-from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
-from typing import Any, NoReturn
+from typing import Any
 
 import yaml
 from pydantic import ValidationError
@@ -29,6 +29,7 @@ from pae_framework.errors import PaeError, PluginError, UsageError
 from pae_framework.plugins import load_registry, module_of, with_files
 from pae_framework.recipe.yaml_source import yaml_reason
 from pae_framework.registry import ComponentSpec, Plugin, Registry, normalized
+from pae_framework.system.contained import end_process, lasting_threads
 from pae_framework.system.printing import printable
 from pae_framework.testing.expect import expect_none
 from pae_framework.testing.kind_contracts import contract_of
@@ -43,8 +44,6 @@ Sizes = Mapping[str, Sequence[int]]
 """Sizes to test at, by the attribute of the contracts that they replace."""
 SIZES = {"--image-size": "image_sizes", "--grid": "grids"}
 """Attributes of the contracts by the option that sets them."""
-GRACE = 1.0
-"""Seconds that a thread has to end after the tests."""
 
 
 @dataclass(frozen=True)
@@ -161,34 +160,22 @@ def _examine(
     plugin: Plugin, specs: Sequence[ComponentSpec], values: Values, sizes: Sizes
 ) -> Report:
     report = Report(plugin)
-    # Other plugins are imported with an installed one: what runs already is not its own.
-    known = {threading.main_thread()} if plugin.file else set(threading.enumerate())
     report.outcomes["registration"] = [
-        _outcome("registration", lambda: _check_registration(report, specs)),
-        *_lasting_threads(known),
+        _outcome("registration", lambda: _check_registration(report, specs))
     ]
     if plugin.follows:
-        report.outcomes["life-cycle hooks"] = [
-            _outcome("contract", lambda: check_follower(lambda: module_of(plugin)))
-        ]
+        report.outcomes["life-cycle hooks"] = _with_threads(_follower_tests(plugin))
     for spec in specs:
-        known = set(threading.enumerate())
-        outcomes = list(_tests(spec, values.get(spec.reference, {}), sizes))
-        report.outcomes[spec.reference] = [*outcomes, *_lasting_threads(known)]
+        tests = _tests(spec, values.get(spec.reference, {}), sizes)
+        report.outcomes[spec.reference] = _with_threads(tests)
     return report
 
 
-def _lasting_threads(known: Collection[threading.Thread]) -> Iterator[Outcome]:
-    """A failure for each thread that was started since and would keep the process alive."""
-    for thread in (thread for thread in threading.enumerate() if thread not in known):
-        if not thread.daemon:
-            thread.join(GRACE)
-        if not thread.daemon and thread.is_alive():
-            message = (
-                f"it leaves the thread {thread.name!r} running, so no process that uses it ends; "
-                "end the thread, or start it with daemon=True"
-            )
-            yield Outcome("threads", "failed", message)
+def _with_threads(tests: Iterator[Outcome]) -> list[Outcome]:
+    """Run tests; a failure more for each thread that they leave and that Python waits for."""
+    before = set(threading.enumerate())
+    outcomes = list(tests)
+    return [*outcomes, *(Outcome("threads", "failed", fault) for fault in lasting_threads(before))]
 
 
 def _check_registration(report: Report, specs: Sequence[ComponentSpec]) -> str:
@@ -209,6 +196,10 @@ def _check_registration(report: Report, specs: Sequence[ComponentSpec]) -> str:
             "the file slow; a package with its configs in modules without torch is not"
         )
     return ""
+
+
+def _follower_tests(plugin: Plugin) -> Iterator[Outcome]:
+    yield _outcome("contract", lambda: check_follower(lambda: module_of(plugin)))
 
 
 def _tests(spec: ComponentSpec, values: Mapping[str, Any], sizes: Sizes) -> Iterator[Outcome]:
@@ -284,17 +275,8 @@ def _text(report: Report) -> str:
     return "".join(f"{line}\n" for line in lines)
 
 
-def _leave(code: int) -> NoReturn:
-    """End the process, also if a plugin's thread would keep it alive."""
-    others = set(threading.enumerate()) - {threading.current_thread()}
-    if any(not thread.daemon for thread in others):
-        sys.stderr.flush()
-        os._exit(code)
-    sys.exit(code)
-
-
 if __name__ == "__main__":
     try:
-        _leave(main())
+        end_process(main())
     except KeyboardInterrupt:  # raised by a component, too; `pae check-plugin` says so
-        _leave(128 + signal.SIGINT)
+        end_process(128 + signal.SIGINT)

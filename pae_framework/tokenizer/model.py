@@ -50,7 +50,7 @@ class ComposedTokenizer(UsesFrozen, Tokenizer):
         train_encoder: whether the encoder is trained, too. It stays in eval mode, so dropout and
             the like are off. The first call of :meth:`train` freezes the weights that its tokens do
             not depend on, such as a pooling head.
-        attention: attention kernel of projector and deprojector.
+        kernel: attention kernel of projector and deprojector.
     """
 
     encoder: Encoder
@@ -62,7 +62,7 @@ class ComposedTokenizer(UsesFrozen, Tokenizer):
         bottleneck: Bottleneck,
         decoder: Decoder,
         train_encoder: bool = False,
-        attention: AttentionKernel = "sdpa",
+        kernel: AttentionKernel = "sdpa",
     ):
         super().__init__()
         self.latent = LatentShape(bottleneck.channels, encoder.grid)
@@ -77,8 +77,8 @@ class ComposedTokenizer(UsesFrozen, Tokenizer):
         self.latent_decompressor: Deprojector | None = None
         if bottleneck.projected:
             width, heads = encoder.width, encoder.heads
-            self.latent_compressor = Projector(width, heads, bottleneck.in_channels, attention)
-            self.latent_decompressor = Deprojector(bottleneck.channels, width, heads, attention)
+            self.latent_compressor = Projector(width, heads, bottleneck.in_channels, kernel)
+            self.latent_decompressor = Deprojector(bottleneck.channels, width, heads, kernel)
         self.decoder = decoder
 
     def train(self, mode: bool = True) -> Self:
@@ -190,7 +190,7 @@ class Projector(nn.Sequential):
         width: D of the tokens.
         heads: attention heads.
         channels: d of the map.
-        kernel: of the attention.
+        kernel: attention kernel.
     """
 
     def __init__(self, width: int, heads: int, channels: int, kernel: AttentionKernel = "sdpa"):
@@ -212,7 +212,7 @@ class Deprojector(nn.Sequential):
         channels: d of the map.
         width: D of the tokens.
         heads: attention heads.
-        kernel: of the attention.
+        kernel: attention kernel.
     """
 
     def __init__(self, channels: int, width: int, heads: int, kernel: AttentionKernel = "sdpa"):

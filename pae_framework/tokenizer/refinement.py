@@ -37,7 +37,7 @@ class PriorRefiner(nn.Module):
         settings: the recipe's ``tokenizer.refinement``.
         encoder: defines D, g and the projector's attention heads; no reference is kept.
         channels: d.
-        attention: attention kernel of both.
+        kernel: attention kernel of projector and deprojector.
     """
 
     mean: Tensor
@@ -47,12 +47,12 @@ class PriorRefiner(nn.Module):
         settings: RefinementSettings,
         encoder: Encoder,
         channels: int,
-        attention: AttentionKernel = "sdpa",
+        kernel: AttentionKernel = "sdpa",
     ):
         super().__init__()
         self.settings = settings
-        self.projector = Projector(encoder.width, encoder.heads, channels, attention)
-        self.deprojector = TargetDecoder(settings, channels, encoder, attention)
+        self.projector = Projector(encoder.width, encoder.heads, channels, kernel)
+        self.deprojector = TargetDecoder(settings, channels, encoder, kernel)
         self.structure = StructureReference(settings)
         self.register_buffer("mean", torch.zeros(encoder.width))
 
@@ -142,7 +142,7 @@ class TargetDecoder(nn.Module):
         settings: RefinementSettings,
         channels: int,
         encoder: Encoder,
-        attention: AttentionKernel,
+        kernel: AttentionKernel,
     ):
         super().__init__()
         inner = settings.width or encoder.width
@@ -150,7 +150,7 @@ class TargetDecoder(nn.Module):
         self.embed = nn.Linear(channels, inner)
         self.register_buffer("positions", sincos_positions(encoder.grid, inner), persistent=False)
         self.blocks = nn.ModuleList(
-            Block(inner, heads, kernel=attention) for _ in range(settings.depth)
+            Block(inner, heads, kernel=kernel) for _ in range(settings.depth)
         )
         self.norm = nn.LayerNorm(inner, eps=1e-6)
         self.predict = nn.Linear(inner, encoder.width)

@@ -27,6 +27,8 @@ from pae_framework.swiglu_settings import SwigluSettings
 class VitDecoderConfig(DecoderConfig):
     """ViT decoder. PAE's and RAE's ViT-L: width 1024, depth 24, heads 16, patch 16."""
 
+    without_effect = frozenset({"attention"})
+
     width: Width = Field(multiple_of=4, description="token width Dd inside the decoder")
     depth: Depth = Field(description="transformer blocks")
     heads: Width = Field(description="attention heads; divides `width`")
@@ -63,7 +65,8 @@ class VitDecoderConfig(DecoderConfig):
 
     def smoke(self) -> Self:
         """One narrow block."""
-        return self.model_copy(update={"width": 32, "depth": 1, "heads": 2, "mlp": None})
+        narrow = {"width": 32, "depth": 1, "heads": 2, "mlp": None, "attention": "sdpa"}
+        return self.model_copy(update=narrow)
 
 
 class LdmDecoderConfig(PyramidSettings, DecoderConfig):

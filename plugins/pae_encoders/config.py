@@ -36,6 +36,7 @@ class TinyViTConfig(EncoderConfig):
     """
 
     trainable: ClassVar[bool] = True
+    without_effect = frozenset({"attention"})
 
     patch: Side = Field(4, description="side of a patch, px")
     width: Width = Field(96, multiple_of=4, description="token width D")
@@ -87,7 +88,7 @@ class TinyViTConfig(EncoderConfig):
     def smoke(self) -> Self:
         """Two narrow blocks."""
         smaller = {"width": 32, "heads": 2, "depth": 2, "decoder_depth": 1}
-        return self.model_copy(update=smaller)
+        return self.model_copy(update={**smaller, "attention": "sdpa"})
 
 
 class SmallCNNConfig(EncoderConfig):

@@ -20,6 +20,8 @@ from pae_framework.config import (
 class DAMConfig(ModulatorConfig):
     """Detail-aware modulator: pixels attend to the encoder's tokens and modulate them (PAE)."""
 
+    without_effect = frozenset({"attention"})
+
     depth: Depth = Field(6, description="blocks of self-attention, cross-attention, MLP")
     heads: Width | None = Field(None, description="attention heads; null: the encoder's")
     mlp_ratio: MlpRatio = Field(4.0, description="MLP width over token width")
@@ -45,7 +47,7 @@ class DAMConfig(ModulatorConfig):
 
     def smoke(self) -> Self:
         """One block, with the encoder's heads."""
-        return self.model_copy(update={"depth": 1, "heads": None})
+        return self.model_copy(update={"depth": 1, "heads": None, "attention": "sdpa"})
 
     def parameters(self, encoder: EncoderConfig, image_size: int) -> int:
         """Number of parameters, including the fixed positions."""

@@ -92,7 +92,7 @@ class DAMLayer(nn.Module):
         heads: H; divides D.
         mlp_ratio: MLP width over D.
         cross: whether there is a cross-attention.
-        kernel: of both attentions.
+        kernel: attention kernel.
     """
 
     def __init__(

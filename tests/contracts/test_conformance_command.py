@@ -226,18 +226,19 @@ def test_an_interrupt_of_a_component_ends_the_tests_without_a_traceback(tmp_path
 
 @pytest.mark.slow
 def test_a_thread_that_would_keep_the_process_alive_fails(tmp_path):
-    """One that ends in time, or that is a daemon, does not."""
+    """One that ends in time, a daemon, or an idle thread of a pool does not."""
     start = "threading.Thread(target=time.sleep, args=({seconds},), name={name!r}, daemon={daemon})"
     threads = [(1000, "reader", False), (1000, "helper", True), (0.1, "brief", False)]
     lines = [start.format(seconds=s, name=n, daemon=d) + ".start()" for s, n, d in threads]
-    source = ENDING.format(end="; ".join(["import threading, time", *lines]))
+    lines.append("pool = concurrent.futures.ThreadPoolExecutor(); pool.submit(print).result()")
+    source = ENDING.format(end="; ".join(["import concurrent.futures, threading, time", *lines]))
     (tmp_path / "end_file.py").write_text(source)
     failed = command(tmp_path, "end_file.py", "--json").fails(3)
     (found,) = failed.json["plugins"]
     last = found["tests"]["evaluator:end"][-1]
     assert (last["test"], last["state"]) == ("threads", "failed")
     assert "'reader'" in last["message"]
-    assert "daemon=True" in last["message"]
+    assert "daemon" in last["message"]
     assert [o["test"] for o in found["tests"]["evaluator:end"]].count("threads") == 1
 
 

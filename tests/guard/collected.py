@@ -23,6 +23,7 @@ from pae_framework.runs.plan import plan
 HERE = Path(__file__).parent
 RECIPES = sorted(path.stem for path in (HERE.parents[1] / "recipes").glob("*.yaml"))
 SWEEP = "shapes_ablation"
+"""A shipped sweep whose images need no files."""
 SPEED = {"images_per_s", "data_wait"}
 """Log columns that depend on the machine."""
 VALUES = {
@@ -41,6 +42,10 @@ IGNORED = (
     "tokenizer.encoder.train.workers=1",
     "extractor.train.log_every=3",
     "generator.attention=sdpa",
+    "tokenizer.attention=matmul",
+    "tokenizer.encoder.attention=matmul",
+    "tokenizer.modulator.attention=matmul",
+    "tokenizer.decoder.attention=matmul",
     "generator.train.jump=5",
     "latents.batch_size=3",
     "latents.processes=2",

@@ -21,6 +21,7 @@ from pae_framework.report.table import (
 from pae_framework.report.text import (
     comparison_markdown,
     comparison_tables,
+    panels_markdown,
     results_markdown,
     results_table,
 )
@@ -120,6 +121,14 @@ def test_every_seed_lies_within_the_half_range_of_the_middle(values):
     assert min(values) - 1e-9 <= cell.mean <= max(values) + 1e-9
     if len(values) > 1:
         assert cell.half_range == pytest.approx((max(values) - min(values)) / 2)
+
+
+def test_metrics_under_other_conditions_have_a_markdown_table_of_their_own():
+    columns, rows = comparison_table([member("a", 0, 2.0), member("a", 1, 3.0)])
+    first, second = panels_markdown(columns, rows)
+    assert first.splitlines()[0] == "| variant | seeds | PSNR ↑ |"
+    assert second.splitlines()[0] == "| variant | seeds | gFD ↓, generator step 100 |"
+    assert second.splitlines()[2] == "| a | 0, 1 | 2.500 ± 0.500 |"
 
 
 def test_markdown_and_terminal_show_the_same_values():

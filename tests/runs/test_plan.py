@@ -77,6 +77,10 @@ def test_an_edit_changes_its_stage_and_the_downstream_stages(tiny_recipe, overri
         "tokenizer.refinement.train.activation_checkpointing=true",
         "generator.train.activation_checkpointing=true",
         "generator.attention=xformers",
+        "tokenizer.attention=matmul",
+        "tokenizer.encoder.attention=matmul",
+        "tokenizer.modulator.attention=matmul",
+        "tokenizer.decoder.attention=matmul",
     ],
 )
 def test_settings_without_effect_change_no_fingerprint(tiny_recipe, override):
