@@ -48,7 +48,7 @@ AttentionSetting = Annotated[
         "products, which can be faster on a CPU and need more memory"
     ),
 ]
-"""The setting ``attention`` of a component; its fingerprint leaves it out (``without_effect``)."""
+"""The setting ``attention`` of a component, which lists it in ``without_effect``."""
 
 Workers = Annotated[int, Ge(0), Le(1024)]
 """A number of processes that load data; 0: the main process."""

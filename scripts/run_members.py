@@ -186,7 +186,7 @@ def shares_table(kept: Sequence[Mapping[str, Any]]) -> str:
     """Each term's shares of loss and gradient, in percent, means over seeds; empty: none kept."""
     found: dict[tuple[str, str], list[float]] = {}
     for entry in kept:
-        for name, share in entry.get("shares", {}).items():
+        for name, share in entry["shares"].items():
             found.setdefault((entry["variant"], name), []).append(share)
     lines = []
     for variant, name in found:

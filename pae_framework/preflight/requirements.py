@@ -170,7 +170,7 @@ def kernels_of(
         return
     around = ("tokenizer", "bottleneck")  # who reads it builds the layers around it
     if any(STAGES[stage].needs(around, recipe) for stage in stages):
-        yield around[:1], composed.attention
+        yield ("tokenizer",), composed.attention
 
 
 def _unusable_kernel(kernel: AttentionKernel, on_gpu: bool) -> str | None:

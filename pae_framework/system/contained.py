@@ -40,21 +40,29 @@ def contained() -> Iterator[list[str]]:
 
 
 def lasting_threads(before: Collection[threading.Thread]) -> list[str]:
-    """What is wrong with each thread that Python would wait for when it exits; `end_process` won't.
+    """Describe each new thread that would keep Python from exiting.
+
+    :func:`end_process` does not wait for it. An idle thread of a pool is none: Python ends it.
 
     Args:
-        before: the threads that may run.
+        before: threads that ran before.
     """
-    pools = sys.modules.get("concurrent.futures.thread")
-    workers = getattr(pools, "_threads_queues", {})  # Python ends a pool's idle threads itself
-    new = [t for t in threading.enumerate() if not t.daemon and t not in {*before, *workers}]
+    new = [thread for thread in threading.enumerate() if not thread.daemon and thread not in before]
     end = time.monotonic() + JOIN_SECONDS
     for thread in new:
-        thread.join(max(0, end - time.monotonic()))
-    running = [thread for thread in new if thread.is_alive()]
+        if not _is_idle(thread):
+            thread.join(max(0, end - time.monotonic()))
+    running = [thread for thread in new if thread.is_alive() and not _is_idle(thread)]
     _left.extend(running)
     advice = "running; start it as a daemon, when needed"
     return [f"it leaves the thread {thread.name!r} {advice}" for thread in running]
+
+
+def _is_idle(thread: threading.Thread) -> bool:
+    """Whether a ThreadPoolExecutor's thread waits for work: nothing is called in its main loop."""
+    loop = getattr(sys.modules.get("concurrent.futures.thread"), "_worker", None)
+    frame = sys._current_frames().get(thread.ident or 0)
+    return loop is not None and frame is not None and frame.f_code is loop.__code__
 
 
 def end_process(code: int) -> NoReturn:

@@ -160,9 +160,7 @@ def _examine(
     plugin: Plugin, specs: Sequence[ComponentSpec], values: Values, sizes: Sizes
 ) -> Report:
     report = Report(plugin)
-    report.outcomes["registration"] = [
-        _outcome("registration", lambda: _check_registration(report, specs))
-    ]
+    report.outcomes["registration"] = _with_threads(_registration_tests(report, specs))
     if plugin.follows:
         report.outcomes["life-cycle hooks"] = _with_threads(_follower_tests(plugin))
     for spec in specs:
@@ -172,10 +170,13 @@ def _examine(
 
 
 def _with_threads(tests: Iterator[Outcome]) -> list[Outcome]:
-    """Run tests; a failure more for each thread that they leave and that Python waits for."""
+    """Run tests, and add a failure for each thread that they leave and that Python waits for."""
     before = set(threading.enumerate())
-    outcomes = list(tests)
-    return [*outcomes, *(Outcome("threads", "failed", fault) for fault in lasting_threads(before))]
+    try:
+        outcomes = list(tests)
+    finally:
+        faults = lasting_threads(before)
+    return [*outcomes, *(Outcome("threads", "failed", fault) for fault in faults)]
 
 
 def _check_registration(report: Report, specs: Sequence[ComponentSpec]) -> str:
@@ -196,6 +197,10 @@ def _check_registration(report: Report, specs: Sequence[ComponentSpec]) -> str:
             "the file slow; a package with its configs in modules without torch is not"
         )
     return ""
+
+
+def _registration_tests(report: Report, specs: Sequence[ComponentSpec]) -> Iterator[Outcome]:
+    yield _outcome("registration", lambda: _check_registration(report, specs))
 
 
 def _follower_tests(plugin: Plugin) -> Iterator[Outcome]:

@@ -216,9 +216,14 @@ def test_a_component_that_ends_the_process_at_once_fails(end, tmp_path):
     assert failed.out == ""
 
 
+THREAD = "threading.Thread(target=time.sleep, args=(1000,), name='reader').start()"
+
+
 @pytest.mark.slow
 def test_an_interrupt_of_a_component_ends_the_tests_without_a_traceback(tmp_path):
-    (tmp_path / "end_file.py").write_text(ENDING.format(end="raise KeyboardInterrupt"))
+    (tmp_path / "end_file.py").write_text(
+        ENDING.format(end=f"import threading, time; {THREAD}; raise KeyboardInterrupt")
+    )
     failed = command(tmp_path, "end_file.py").fails(3)
     assert "exit code 130" in failed.err
     assert "Traceback" not in failed.err
@@ -227,19 +232,23 @@ def test_an_interrupt_of_a_component_ends_the_tests_without_a_traceback(tmp_path
 @pytest.mark.slow
 def test_a_thread_that_would_keep_the_process_alive_fails(tmp_path):
     """One that ends in time, a daemon, or an idle thread of a pool does not."""
-    start = "threading.Thread(target=time.sleep, args=({seconds},), name={name!r}, daemon={daemon})"
-    threads = [(1000, "reader", False), (1000, "helper", True), (0.1, "brief", False)]
-    lines = [start.format(seconds=s, name=n, daemon=d) + ".start()" for s, n, d in threads]
-    lines.append("pool = concurrent.futures.ThreadPoolExecutor(); pool.submit(print).result()")
-    source = ENDING.format(end="; ".join(["import concurrent.futures, threading, time", *lines]))
-    (tmp_path / "end_file.py").write_text(source)
+    lines = [
+        "import concurrent.futures, threading, time",
+        THREAD,
+        "threading.Thread(target=time.sleep, args=(1000,), name='helper', daemon=True).start()",
+        "threading.Thread(target=time.sleep, args=(0.1,), name='brief').start()",
+        "pools = [concurrent.futures.ThreadPoolExecutor(1, name) for name in ('idle', 'busy')]",
+        "pools[0].submit(print).result()",
+        "pools[1].submit(time.sleep, 1000)",
+    ]
+    (tmp_path / "end_file.py").write_text(ENDING.format(end="; ".join(lines)))
     failed = command(tmp_path, "end_file.py", "--json").fails(3)
     (found,) = failed.json["plugins"]
-    last = found["tests"]["evaluator:end"][-1]
-    assert (last["test"], last["state"]) == ("threads", "failed")
-    assert "'reader'" in last["message"]
-    assert "daemon" in last["message"]
-    assert [o["test"] for o in found["tests"]["evaluator:end"]].count("threads") == 1
+    outcomes = [o for o in found["tests"]["evaluator:end"] if o["test"] == "threads"]
+    assert [o["state"] for o in outcomes] == ["failed", "failed"]
+    for outcome, name in zip(outcomes, ("'reader'", "'busy_0'"), strict=True):
+        assert name in outcome["message"]
+        assert "daemon" in outcome["message"]
 
 
 @pytest.mark.slow
