@@ -3,8 +3,11 @@
 When a member ends, its metrics, its fingerprint, the environment, PSNR after 80 % and 100 % of the
 tokenizer's steps, and each term's shares of loss and gradient go to
 ``docs/results/SWEEP/MEMBER.json``. Members whose file is there and whose recipe has not changed are
-skipped, so the work can stop at any time, and continue on another machine from what is committed.
-``--table`` only prints tables of these, and names the outdated.
+skipped, so the work can stop at any time. ``--table`` only prints tables of these, and names the
+outdated.
+
+Members share their encoder and the networks that measure them. If these are trained again, as on
+another machine, members before and after do not compare; the table says so.
 """
 
 from __future__ import annotations
@@ -33,6 +36,7 @@ from pae_framework.report.table import comparison_table, sweep_members
 from pae_framework.report.text import panels_markdown, paper_markdown
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.opened import OpenedRun
+from pae_framework.runs.plan import PlannedStage
 from pae_framework.runs.planned import planned_stages
 from pae_framework.runs.run_metrics import RESULTS, read_metrics_file
 from pae_framework.system.console import PlainConsole
@@ -45,6 +49,7 @@ KEPT = Path(__file__).parents[1] / "docs" / "results"
 CONVERGED = 0.1
 """Largest gain of PSNR in dB over the last fifth of the steps of a converged tokenizer."""
 PREFIX = "tokenizer."
+WEIGHTS = "weights.safetensors"
 IMAGES = 1000
 """Test images that PSNR is measured on."""
 
@@ -105,6 +110,7 @@ def result_of(member: Member, run: RunDirectory) -> dict[str, Any]:
         "environment": run.environment,
         "psnr": psnr_by_step(context),
         "shares": late_shares(read_log(run.stage(stages["tokenizer"]).path / METRICS)),
+        "weights": weights_by_stage(stages, run),
         "metrics": read_metrics_file(run.results(stages["evaluate"]).file(RESULTS)),
     }
 
@@ -134,6 +140,12 @@ def late_shares(records: Sequence[Mapping[str, float]]) -> dict[str, float]:
             if name.startswith((LOSS, GRADIENT)):
                 found.setdefault(name, []).append(value)
     return {name: fmean(values) for name, values in found.items()}
+
+
+def weights_by_stage(stages: Mapping[str, PlannedStage], run: RunDirectory) -> dict[str, str]:
+    """Digests of the weights that stages trained, by the name of the stage's folder."""
+    found = {stage.folder: run.results(stage).recorded or {} for stage in stages.values()}
+    return {folder: files[WEIGHTS]["xxh3"] for folder, files in found.items() if WEIGHTS in files}
 
 
 def load_kept(tokenizer: torch.nn.Module, path: Path) -> None:
@@ -175,11 +187,28 @@ def table(loaded: LoadedRecipe, folder: Path, sweep: RunDirectory) -> str:
     if settings and settings.paper:
         source, values = settings.paper.source, settings.paper.values
         parts.append(paper_markdown(paper_table(source, values, list(settings.variants), found)))
+    if different := trained_twice(kept):
+        parts.append(f"Not comparable: {different}.")
     if outdated := [name for name in present if name not in current]:
         parts.append(f"Outdated, of another recipe: {', '.join(outdated)}.")
     if missing := [name for name in paths if name not in present]:
         parts.append(f"Not run: {', '.join(missing)}.")
     return "\n\n".join(parts)
+
+
+def trained_twice(kept: Sequence[Mapping[str, Any]]) -> str:
+    """Which results are of different weights of the same stage, in words; empty: none."""
+    stages = sorted({folder for entry in kept for folder in entry["weights"]})
+    lines = []
+    for stage in stages:
+        members: dict[str, list[str]] = {}
+        for entry in kept:
+            if stage in entry["weights"]:
+                members.setdefault(entry["weights"][stage], []).append(entry["member"])
+        if len(members) > 1:
+            groups = " and ".join(", ".join(names) for names in members.values())
+            lines.append(f"{stage} was trained anew between {groups}")
+    return "; ".join(lines)
 
 
 def shares_table(kept: Sequence[Mapping[str, Any]]) -> str:

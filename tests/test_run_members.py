@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 import torch
+from xxhash import xxh3_128_hexdigest
 
 from pae_framework.errors import UsageError
 from pae_framework.recipe.load import load_recipe
@@ -69,6 +70,7 @@ def runs(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             "fingerprint": script._fingerprint(member, script.RunDirectory.at(Path("runs/mine"))),
             "psnr": {"80": 20.0, "100": 20.05},
             "shares": {"loss/ssr": 0.25, "grad/ssr": 0.5} if member.variant == "all" else {},
+            "weights": {"encoder-ab": "12", f"tokenizer-{member.name}": member.name},
             "metrics": [gsq],
         }
 
@@ -108,6 +110,10 @@ def test_what_a_run_leaves_is_kept(
     assert list(found["psnr"]) == ["3", "6"]
     assert all(0 < value < 60 for value in found["psnr"].values())
     assert found["psnr"]["3"] != found["psnr"]["6"]
+    weights = {name.partition("-")[0]: digest for name, digest in found["weights"].items()}
+    assert set(weights) == {"extractor", "encoder", "refine", "tokenizer", "generator"}
+    written = run / "encoder" / "weights.safetensors"
+    assert weights["encoder"] == xxh3_128_hexdigest(written.read_bytes())
     shares = found["shares"]
     assert sum(x for name, x in shares.items() if name.startswith("grad/")) == pytest.approx(1)
     assert {"loss/ssr", "grad/ssr"} <= set(shares)
@@ -173,6 +179,20 @@ def test_no_result_is_of_a_recipe_that_every_member_changed(script: ModuleType, 
     text = table(script, "generator.train.lr=5e-3")
     assert "0.5" not in text.replace("| all | 0.50 |", "")
     assert text.endswith(f": {', '.join(NAMES)}.")
+
+
+def test_members_with_an_encoder_trained_again_do_not_compare(
+    script: ModuleType, runs: Runs
+) -> None:
+    script.main(["mine.yaml", "--kept", "kept"])
+    assert "Not comparable" not in table(script)
+    path = Path("kept/mine/all-seed1.json")
+    changed = json.loads(path.read_text())
+    changed["weights"]["encoder-ab"] = "34"
+    path.write_text(json.dumps(changed))
+    others = "none-seed0, none-seed1, all-seed0"
+    found = f"Not comparable: encoder-ab was trained anew between {others} and all-seed1."
+    assert table(script).endswith(found)
 
 
 @pytest.mark.parametrize("option", [[], ["--table"], ["--only", "all-*"]])
