@@ -31,9 +31,9 @@ from pae_framework.notebook import RunTokenizer
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.sweep import Member, chosen_members
-from pae_framework.report.beside_paper import paper_table
 from pae_framework.report.table import comparison_table, sweep_members
 from pae_framework.report.text import panels_markdown, paper_markdown
+from pae_framework.runs.beside_paper import beside_paper
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.opened import OpenedRun
 from pae_framework.runs.plan import PlannedStage
@@ -183,10 +183,8 @@ def table(loaded: LoadedRecipe, folder: Path, sweep: RunDirectory) -> str:
     parts = panels_markdown(*comparison_table(found)) if found else []
     parts += [f"{entry['member']}: {convergence(entry['psnr'])}" for entry in kept]
     parts += [shares] if (shares := shares_table(kept)) else []
-    settings = loaded.recipe.sweep
-    if settings and settings.paper:
-        source, values = settings.paper.source, settings.paper.values
-        parts.append(paper_markdown(paper_table(source, values, list(settings.variants), found)))
+    if paper := beside_paper(loaded, found):
+        parts.append(paper_markdown(paper))
     if different := trained_twice(kept):
         parts.append(f"Not comparable: {different}.")
     if outdated := [name for name in present if name not in current]:

@@ -30,7 +30,6 @@ from pae_framework.recipe.smoke import is_smoke
 from pae_framework.recipe.stage_table import STAGES
 from pae_framework.recipe.sweep import Member, base_variant, differing_values, expand
 from pae_framework.report.attachments import Attachment, attachable, read_attachments
-from pae_framework.report.beside_paper import PaperTable, paper_table
 from pae_framework.report.content import (
     LabeledImages,
     ReportContent,
@@ -42,6 +41,7 @@ from pae_framework.report.html import render, render_sweep
 from pae_framework.report.metrics import generator_words
 from pae_framework.report.table import MemberMetrics
 from pae_framework.report.verdict import Verdict, judge
+from pae_framework.runs.beside_paper import beside_paper
 from pae_framework.runs.directory import REPORT, RESOLVED, RunDirectory
 from pae_framework.runs.opened import OpenedRun
 from pae_framework.runs.plan import PlannedStage
@@ -143,7 +143,7 @@ def write_comparison(
         differences=differing_values(members),
         base=base_variant(loaded),
         verdicts=_verdicts(metrics, smoke=is_smoke(loaded.recipe.name)),
-        paper=_beside_paper(loaded, metrics),
+        paper=beside_paper(loaded, metrics),
         samples=samples,
         shown=images,
         class_names=class_names,
@@ -159,13 +159,6 @@ def _verdicts(members: Sequence[MemberMetrics], *, smoke: bool) -> dict[tuple[st
     """The verdicts on members, as in their own reports."""
     found = {(each.variant, each.seed): judge(each.metrics, smoke=smoke) for each in members}
     return {key: verdict for key, verdict in found.items() if verdict is not None}
-
-
-def _beside_paper(loaded: LoadedRecipe, members: Sequence[MemberMetrics]) -> PaperTable | None:
-    sweep = loaded.recipe.sweep
-    if sweep is None or sweep.paper is None:
-        return None
-    return paper_table(sweep.paper.source, sweep.paper.values, list(sweep.variants), members)
 
 
 def _main_samples(finished: FinishedMember) -> LabeledImages:

@@ -18,6 +18,7 @@ sweep:
   variants:
     none: {tokenizer.regularizers: null}
     scr: {tokenizer.regularizers.ssr: null, tokenizer.regularizers.mcr: null}
+  paper: {source: Table 9, values: {none: {PSNR: 20.5}}}
 """
 
 
@@ -53,6 +54,14 @@ def test_a_sweep_shares_stages_and_prints_one_table(tmp_path: Path, tiny_recipe:
             assert f"{what} of {variant}" in page
     assert "Differences to none" in page
     assert "tokenizer.regularizers.ssr" in page
+    tables = pae("report", run, "--markdown", cwd=tmp_path).ok().out
+    comparison, beside = (
+        tables.index("| variant | seeds |"),
+        tables.index("| variant | PSNR ↑, paper"),
+    )
+    assert comparison < beside
+    assert "| none | 20.5 |" in tables[beside:]
+    assert "Paper: Table 9." in tables[beside:]
     # a member is an ordinary run
     member = pae("status", run / "members" / "scr-seed1", "--json", cwd=tmp_path)
     assert {row["state"] for row in member.json["runs"]["sweep"]} == {"done"}

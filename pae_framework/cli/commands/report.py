@@ -21,6 +21,7 @@ from pae_framework.errors import UsageError
 from pae_framework.system.printing import print_line
 
 if TYPE_CHECKING:
+    from pae_framework.recipe.loaded import LoadedRecipe
     from pae_framework.registry import Registry
     from pae_framework.report.convergence import Convergence
 
@@ -37,7 +38,7 @@ def report(
         ),
     ],
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="only print the table of results, as Markdown")
+        bool, typer.Option("--markdown", help="only print the tables of results, as Markdown")
     ] = False,
     out: Annotated[
         Path | None,
@@ -58,7 +59,8 @@ def report(
 ) -> None:
     """Write report.html from the results of a run, or compare how several runs converge.
 
-    The report of a sweep compares the members that are finished.
+    The report of a sweep compares the members that are finished, beside the values of a paper if
+    the recipe states some.
 
     Several runs, or one with --reach, --out or --json, are compared over the steps of their
     generators: charts, how many times fewer steps a run needs to reach the last value of another,
@@ -82,7 +84,7 @@ def report(
     (run,) = runs
     is_sweep = "members" in RunDirectory.at(run).info
     if markdown:
-        print_line(_markdown(run, is_sweep))
+        print_line(_markdown(run, is_sweep, plugin))
         return
     if is_sweep:
         _write_sweep(run, plugin)
@@ -162,25 +164,32 @@ def _write_run(run: Path, plugin: Sequence[Path] | None) -> None:
 
 def _write_sweep(run: Path, plugin: Sequence[Path] | None) -> None:
     from pae_framework.launch.run_sweep import compare_members
+    from pae_framework.runs.directory import RunDirectory
+
+    compare_members(_sweep_recipe(run, plugin), RunDirectory.at(run))
+
+
+def _sweep_recipe(run: Path, plugin: Sequence[Path] | None) -> LoadedRecipe:
     from pae_framework.recipe.load import load_recipe
     from pae_framework.runs.directory import RESOLVED, RunDirectory
 
-    sweep = RunDirectory.at(run)
-    sweep.text(RESOLVED)
-    loaded = load_recipe(run / RESOLVED, (), installed_registry(plugin or ()))
-    compare_members(loaded, sweep)
+    RunDirectory.at(run).text(RESOLVED)
+    return load_recipe(run / RESOLVED, (), installed_registry(plugin or ()))
 
 
-def _markdown(run: Path, is_sweep: bool) -> str:
+def _markdown(run: Path, is_sweep: bool, plugin: Sequence[Path] | None) -> str:
     from pae_framework.report.table import comparison_table, result_rows, sweep_members
-    from pae_framework.report.text import comparison_markdown, results_markdown
+    from pae_framework.report.text import comparison_markdown, paper_markdown, results_markdown
+    from pae_framework.runs.beside_paper import beside_paper
     from pae_framework.runs.directory import RunDirectory
     from pae_framework.runs.opened import open_directory
     from pae_framework.runs.run_metrics import RESULTS, read_comparison, read_metrics
 
     if is_sweep and (run / RESULTS).exists():
         members = sweep_members(read_comparison(RunDirectory.at(run)))
-        return comparison_markdown(*comparison_table(members))
+        table = comparison_markdown(*comparison_table(members))
+        paper = beside_paper(_sweep_recipe(run, plugin), members)
+        return f"{table}\n\n{paper_markdown(paper)}" if paper else table
     if not is_sweep and (metrics := read_metrics(open_directory(run))) is not None:
         return results_markdown(result_rows(metrics))
     raise UsageError(f"{run} has no results yet; see `pae status {run}`")
