@@ -1,4 +1,4 @@
-"""The tokenizer's loss computed the plain way, to compare with.
+"""A reference implementation of the tokenizer's loss, to compare with.
 
 LPIPS and the discriminator are passed back through once for the adaptive weight and once more for
 the step, and the discriminator's loss runs the frozen encoder again.

@@ -1,4 +1,4 @@
-"""A training step of the tokenizer: as trained, compared with the plain way."""
+"""A training step of the tokenizer: as trained, compared with the reference implementation."""
 
 from __future__ import annotations
 
@@ -47,7 +47,7 @@ class TokenizerStep:
         device: of the networks.
         changes: overrides of the recipe, one with an adversarial term.
         bf16: the training's precision.
-        plain: compute the loss the plain way.
+        plain: compute the loss by the reference implementation.
         recipe: whose sizes are used.
     """
 
@@ -123,9 +123,9 @@ class BuiltStep:
 def against_plain(
     device: torch.device, changes: Sequence[str], bf16: bool, rounds: int, steps: int
 ) -> list[Timing]:
-    """The plain way of a step, compared with a step as trained."""
+    """A step of the reference implementation, compared with a step as trained."""
     ways = {
         name: repeated(TokenizerStep(device, changes, bf16, plain).build(), steps, device)
-        for name, plain in (("as trained", False), ("plain way", True))
+        for name, plain in (("as trained", False), ("reference", True))
     }
     return in_turn(ways, rounds)

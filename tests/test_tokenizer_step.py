@@ -170,4 +170,4 @@ def test_with_one_way_back_through_the_discriminator_it_differs_by_rounding(
 
 def test_every_measurement_runs() -> None:
     found = against_plain(CPU, TINY, False, rounds=1, steps=1)
-    assert [timing.name for timing in found] == ["as trained", "plain way"]
+    assert [timing.name for timing in found] == ["as trained", "reference"]

@@ -42,7 +42,7 @@ def images(weight: Tensor) -> Tensor:
 
 @pytest.mark.parametrize("seed", [1.0, 0.5, 4.0])
 def test_values_and_gradients_are_the_same_bits(weight: Tensor, seed: float) -> None:
-    """Scaled by a power of two; in the order of the plain way, the last first."""
+    """Scaled by a power of two; in the order of the reference implementation, the last first."""
     results = []
     for ways in (scalars, lambda x: with_known_gradients(scalars, x)):
         terms = ways(images(weight))
