@@ -168,11 +168,10 @@ class DiffusersVAEConfig(TokenizerConfig):
 
     def local(self, name: str) -> Path | None:
         """A file of the model on this machine: in its folder, or in the cache of the hub."""
-        folder = Path(self.model).expanduser()
-        inside = folder / (self.subfolder or "") / name
-        if folder.is_dir():
-            return inside if inside.is_file() else None
-        return self._remote(name).cached() if self._on_hub else None
+        if self._on_hub:
+            return self._remote(name).cached()
+        inside = self._folder / name
+        return inside if inside.is_file() else None
 
     @property
     def _known(self) -> bool:
@@ -180,15 +179,19 @@ class DiffusersVAEConfig(TokenizerConfig):
 
     @property
     def _on_hub(self) -> bool:
-        return self.model.count("/") == 1 and not self.model.startswith((".", "/", "~"))
+        named = self.model.count("/") == 1 and not self.model.startswith((".", "/", "~"))
+        return named and not Path(self.model).is_dir()
+
+    @property
+    def _folder(self) -> Path:
+        return Path(self.model).expanduser() / (self.subfolder or "")
 
     def _remote(self, name: str) -> HubFile:
         return HubFile(self.model, name if self.subfolder is None else f"{self.subfolder}/{name}")
 
     def _absent(self, name: str) -> str:
-        if Path(self.model).expanduser().is_dir() or not self._on_hub:
-            folder = Path(self.model).expanduser() / (self.subfolder or "")
-            return f"no {name} in {folder}: expected a folder that Diffusers has saved"
+        if not self._on_hub:
+            return f"no {name} in {self._folder}: expected a folder that Diffusers has saved"
         remote = self._remote(name)
         # A recipe is valid only if the configuration is known.
         readable = name != CONFIG or self._known
@@ -200,9 +203,10 @@ class DiffusersVAEConfig(TokenizerConfig):
         return next(filter(None, map(self.local, WEIGHTS)), None)
 
     def files(self) -> Mapping[str, Path]:
-        """The weights, if the model is a local folder."""
-        file = self.weights_file() if Path(self.model).expanduser().is_dir() else None
-        return {} if file is None or self.weights == "none" else {"model": file}
+        """The weights, unless the hub has them."""
+        if self.weights == "none" or self._on_hub:
+            return {}
+        return {"model": self.weights_file() or self._folder / WEIGHTS[0]}
 
     def hashed(self) -> dict[str, Any]:
         """With the architecture, which says how latents are scaled."""

@@ -283,6 +283,21 @@ def test_bad_weights_are_one_error(tmp_path: Path, damage: str) -> None:
         loaded(tmp_path)
 
 
+@pytest.mark.parametrize("model", ["art/vae", "./art/vae", "art"])
+def test_a_local_folder_without_weights_is_not_downloaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, model: str
+) -> None:
+    """``art/vae`` could also be a name of the hub."""
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(HubFile, "fetch", lambda remote: pytest.fail(f"downloads {remote}"))
+    saved(Path(model))
+    Path(model, WEIGHTS[0]).unlink()
+    config = DiffusersVAEConfig(model=model)
+    assert f"no {WEIGHTS[0]} in {Path(model)}" in (config.missing() or "")
+    assert config.files() == {"model": Path(model, WEIGHTS[0])}
+    assert config.fetch() is None
+
+
 def test_a_model_of_the_hub_that_is_not_here(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("PAE_OFFLINE", "1")
     known = DiffusersVAEConfig(model="stabilityai/sd-vae-ft-ema")
