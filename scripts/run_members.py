@@ -1,10 +1,10 @@
 """``python scripts/run_members.py RECIPE``: run a sweep member by member and keep each result.
 
 When a member ends, its metrics, its fingerprint, the environment, PSNR after 80 % and 100 % of the
-tokenizer's steps, and each term's shares of loss and gradient go to
-``docs/results/SWEEP/MEMBER.json``. Members whose file is there and whose recipe has not changed are
-skipped, so the work can stop at any time. ``--table`` only prints tables of these, and names the
-outdated.
+tokenizer's steps, each term's shares of loss and gradient, and digests of the weights go to
+``docs/results/SWEEP/MEMBER.json``. Members whose file is there, with the fingerprint that they have
+now, are skipped, so the work can stop at any time. ``--table`` only prints tables of these, and
+names the outdated.
 
 Members share their encoder and the networks that measure them. If these are trained again, as on
 another machine, members before and after do not compare; the table says so.
@@ -48,6 +48,8 @@ from pae_framework.tokenizer.losses.term_shares import GRADIENT, LOSS
 KEPT = Path(__file__).parents[1] / "docs" / "results"
 CONVERGED = 0.1
 """Largest gain of PSNR in dB over the last fifth of the steps of a converged tokenizer."""
+FIFTH = 0.8
+"""Share of the steps before the last fifth."""
 PREFIX = "tokenizer."
 WEIGHTS = "weights.safetensors"
 IMAGES = 1000
@@ -164,12 +166,13 @@ def _psnr(tokenizer: RunTokenizer, images: torch.Tensor) -> float:
 
 def convergence(psnr: dict[str, float]) -> str:
     """Whether a tokenizer had converged, in words."""
-    *earlier, last = psnr
-    if not earlier:
-        return "no weights of an earlier step to compare with"
-    gain = psnr[last] - psnr[earlier[-1]]
+    *_, last = psnr
+    first = next((step for step in psnr if int(step) == round(FIFTH * int(last))), None)
+    if first is None:
+        return "no weights of the step at 80 % to compare with"
+    gain = psnr[last] - psnr[first]
     word = "converged" if gain < CONVERGED else "not converged"
-    return f"{word}: PSNR {gain:+.2f} dB from step {earlier[-1]} to {last}"
+    return f"{word}: PSNR {gain:+.2f} dB from step {first} to {last}"
 
 
 def table(loaded: LoadedRecipe, folder: Path, sweep: RunDirectory) -> str:
@@ -188,21 +191,26 @@ def table(loaded: LoadedRecipe, folder: Path, sweep: RunDirectory) -> str:
     if different := trained_twice(kept):
         parts.append(f"Not comparable: {different}.")
     if outdated := [name for name in present if name not in current]:
-        parts.append(f"Outdated, of another recipe: {', '.join(outdated)}.")
+        why = "of another recipe, other images or another version of a component"
+        parts.append(f"Outdated, {why}: {', '.join(outdated)}.")
     if missing := [name for name in paths if name not in present]:
         parts.append(f"Not run: {', '.join(missing)}.")
     return "\n\n".join(parts)
 
 
 def trained_twice(kept: Sequence[Mapping[str, Any]]) -> str:
-    """Which results are of different weights of the same stage, in words; empty: none."""
-    stages = sorted({folder for entry in kept for folder in entry["weights"]})
+    """Which results are of different weights of the same stage, in words; empty: none known.
+
+    Results of earlier versions of this script have no digests.
+    """
+    digests = {entry["member"]: entry.get("weights", {}) for entry in kept}
+    stages = sorted({folder for found in digests.values() for folder in found})
     lines = []
     for stage in stages:
         members: dict[str, list[str]] = {}
-        for entry in kept:
-            if stage in entry["weights"]:
-                members.setdefault(entry["weights"][stage], []).append(entry["member"])
+        for name, found in digests.items():
+            if stage in found:
+                members.setdefault(found[stage], []).append(name)
         if len(members) > 1:
             groups = " and ".join(", ".join(names) for names in members.values())
             lines.append(f"{stage} was trained anew between {groups}")
