@@ -191,7 +191,7 @@ def _shrink_training(train: Data) -> None:
 
 
 def _shrink_tokenizer(tokenizer: Data, feature_maps: int | None) -> None:
-    """Train from scratch; the adversarial term starts in the second step.
+    """Train from scratch; terms that start late or grow do so by the second step.
 
     Compared layers stay, or are the last one if the small encoder has fewer.
     """
@@ -200,6 +200,9 @@ def _shrink_tokenizer(tokenizer: Data, feature_maps: int | None) -> None:
     perceptual = tokenizer["reconstruction"]["perceptual"]
     if perceptual["layers"] is not None and feature_maps is not None:
         perceptual["layers"] = sorted({min(n, feature_maps - 1) for n in perceptual["layers"]})
+    for term in tokenizer["regularizers"].values():
+        term["start"] = {"steps": 1} if term["start"] else None
+        term["warmup"] = {"steps": 1} if term["warmup"] else None
     adversarial = tokenizer["adversarial"]
     if adversarial is not None:
         adversarial["update_from"] = {"steps": 0}

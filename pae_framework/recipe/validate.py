@@ -133,7 +133,7 @@ class _Explain:
             where = unknown.key_where if (unknown := self.root.find(path)) else where
         else:
             message, hint = explain_value(found)
-            hint = hint or self._key_to_write(found[0], path)
+            hint = hint or self._key_to_write(found[0], path) or self._schedule(found[0], path)
             if not hint and found[0]["type"] in _NO_COMPONENT:
                 hint = self._setting_of_label(path)
                 message = message.rstrip(".") if hint else message
@@ -160,6 +160,16 @@ class _Explain:
         keys = [key for key, field in fields.items() if accepts(field, value)]
         key = next((key for key in _MAIN_KEYS if key in keys), next(iter(keys), None))
         return f"set a key of it, such as {dotted((*path, key))}={describe(value)}" if key else ""
+
+    def _schedule(self, found: ErrorDetails, path: KeyPath) -> str:
+        """A hint for a map in place of a weight that has a schedule."""
+        owner = path[:-1]
+        if path[-1:] != ("weight",) or not isinstance(found["input"], dict):
+            return ""
+        if "warmup" not in (self._fields(owner) or {}):
+            return ""
+        keys = (dotted((*owner, key)) for key in ("weight=0.5", "warmup={steps: 400}"))
+        return f"a weight that grows from 0 is {' and '.join(keys)}"
 
     def _setting_of_label(self, path: KeyPath) -> str:
         """The same hint for a label of a map, such as ``evaluate``, that names no component."""

@@ -300,6 +300,11 @@ def test_later_overrides_win(load: Load) -> None:
         ("tokenizer.encoder.pach=1", "tokenizer.encoder.pach", ["unknown", "'patch'?"]),
         ("tokenizer.encoder.pach=null", "tokenizer.encoder.pach", ["unknown", "'patch'?"]),
         ("name.first=x", "name", ["text", "found a map"]),
+        (
+            "tokenizer.regularizers.ssr.weight={from: 0, to: 0.5, steps: 400}",
+            "tokenizer.regularizers.ssr.weight",
+            ["tokenizer.regularizers.ssr.warmup={steps: 400}"],
+        ),
         ("seed=x", "seed", ["an integer", "'x'"]),
         ("seed=[1", "seed", ["YAML"]),
         ("sample={a: 1, a: 2}", "sample", ["duplicate"]),

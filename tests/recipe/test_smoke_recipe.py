@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 
 import pytest
@@ -16,6 +17,7 @@ from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.smoke import smoke_recipe
 from pae_framework.recipe.sweep import expand
 from pae_framework.registry import ComponentSpec, Plugin
+from pae_framework.training.train_settings import Length
 
 NAMES = [name for name, _, _ in shipped()]
 
@@ -58,6 +60,20 @@ def test_components_stay_and_sizes_shrink(load: Load) -> None:
     assert small.generator.train.keep_steps == small.sample.at_steps == (1,)
     assert (small.sample.few_steps, small.sample.processes) == ((2,), 1)
     assert small.data.train.use == small.data.test.use == "shapes"
+
+
+@pytest.mark.parametrize("start", [None, {"epochs": 3}])
+@pytest.mark.parametrize("warmup", [None, {"steps": 400}])
+def test_terms_have_their_weight_by_the_last_step(
+    load: Load, start: dict[str, int] | None, warmup: dict[str, int] | None
+) -> None:
+    term = {"weight": 0.5, "start": start, "warmup": warmup}
+    loaded = load(
+        "tokenizer.train={steps: 500}", f"tokenizer.regularizers={{mcr: {json.dumps(term)}}}"
+    )
+    small = smoke_recipe(loaded).recipe.tokenizer_section.regularizers["mcr"]
+    last = Length(steps=1)
+    assert (small.start, small.warmup) == (start and last, warmup and last)
 
 
 @pytest.mark.parametrize(
