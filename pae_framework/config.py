@@ -41,6 +41,8 @@ AttentionKernel = Literal["sdpa", "xformers", "matmul"]
 """How softmax attention is computed: by torch's ``scaled_dot_product_attention``, by xformers, or
 by two plain matrix products, which can be faster on a CPU and keep all weights in memory."""
 
+MATMUL: AttentionKernel = "matmul"
+
 AttentionSetting = Annotated[
     AttentionKernel,
     Field(
@@ -131,7 +133,8 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     without_effect: ClassVar[frozenset[str]] = frozenset()
-    """Settings that change no result, or only its rounding. Fingerprints do not include them."""
+    """Settings that change no result, or only the last digits. Fingerprints do not include them,
+    except ``attention: matmul``, which under bf16 rounds the attention weights to bf16."""
 
     former_defaults: ClassVar[Mapping[str, Any]] = {}
     """What an earlier version did, by key, where the default differs from it. Fingerprints include
@@ -162,11 +165,15 @@ class Settings(BaseModel):
         """
         return {}
 
+    @property
+    def not_hashed(self) -> frozenset[str]:
+        """Settings that these values leave out of fingerprints."""
+        hashed = {"attention"} if getattr(self, "attention", None) == MATMUL else set()
+        return self.without_effect - hashed
+
     def hashed(self) -> dict[str, Any]:
         """The values that fingerprints include, in JSON types: those that are not the defaults."""
-        values = self.model_dump(
-            mode="json", exclude_defaults=True, exclude=set(self.without_effect)
-        )
+        values = self.model_dump(mode="json", exclude_defaults=True, exclude=set(self.not_hashed))
         values |= self.model_dump(mode="json", include=set(self.former_defaults))
         for key, former in self.former_defaults.items():
             if values[key] == former:

@@ -6,6 +6,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from types import ModuleType
+from typing import get_args
 from unittest.mock import Mock
 
 import fake_xformers
@@ -39,6 +40,7 @@ USERS = {
     "tokenizer.modulator": "tokenizer.modulator.attention=xformers",
     "tokenizer.decoder": "tokenizer.decoder.attention=xformers",
 }
+KERNELS = get_args(AttentionKernel)
 
 
 def queries(device: str = "cpu") -> Tensor:
@@ -180,13 +182,16 @@ def test_a_smoke_run_needs_no_kernel_of_a_gpu(override: str) -> None:
     assert set(kernels.values()) == {"sdpa"}
 
 
-def test_no_kernel_changes_a_fingerprint() -> None:
+def test_of_the_kernels_only_matrix_products_change_a_fingerprint() -> None:
     """Of any component: an `attention` that is a number is something else."""
     configs = {spec.config_class() for spec in load_registry().specs()}
     fields = {config: config.model_fields.get("attention") for config in configs}
     found = [c for c, field in fields.items() if field and field.annotation == AttentionKernel]
     assert {"TinyViTConfig", "DAMConfig", "VitDecoderConfig"} <= {c.__name__ for c in found}
-    assert not [c.__name__ for c in found if "attention" not in c.without_effect]
+    for config in found:
+        made = {kernel: config.model_construct(attention=kernel) for kernel in KERNELS}
+        hashed = {kernel for kernel in KERNELS if "attention" not in made[kernel].not_hashed}
+        assert hashed == {"matmul"}, config
 
 
 def test_a_tokenizer_without_a_projector_has_no_attention_of_its_own() -> None:

@@ -18,10 +18,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pae_framework.config import Settings
+from pae_framework.config import MATMUL, Settings
 from pae_framework.data.data_settings import LATENT_FILES, STATISTICS
 from pae_framework.recipe.components import EncoderComponent, TeacherComponent, TokenizerComponent
-from pae_framework.recipe.models import Recipe
+from pae_framework.recipe.models import Recipe, TokenizerSection
 from pae_framework.recipe.nodes import KeyPath
 from pae_framework.system.files import file_identity
 from pae_framework.training.train_settings import TrainSettings
@@ -194,6 +194,11 @@ def _with_batch_of_1(section: Settings) -> Values:
     return {**_changed(section, *keys), "batch_size": 1}
 
 
+def _attention(tokenizer: TokenizerSection) -> Values:
+    """Attention by plain matrix products, which rounds more than the other kernels."""
+    return _changed(tokenizer, "attention") if tokenizer.attention == MATMUL else {}
+
+
 def _extractor(recipe: Recipe) -> Values:
     """Without what only the evaluation uses."""
     assert recipe.extractor is not None
@@ -215,6 +220,7 @@ def _refine(recipe: Recipe) -> Values:
         "encoder": tokenizer.encoder,
         "bottleneck": tokenizer.bottleneck,
         "refinement": tokenizer.refinement,
+        **_attention(tokenizer),
         **_seed(recipe, tokenizer.refinement.train),
     }
 
@@ -232,6 +238,7 @@ def _tokenizer(recipe: Recipe) -> Values:
         "bottleneck": tokenizer.bottleneck,
         "decoder": tokenizer.decoder,
         **_changed(tokenizer, "train_encoder"),
+        **_attention(tokenizer),
     }
     if tokenizer.weights is not None:
         weights = _contents(tokenizer.weights)

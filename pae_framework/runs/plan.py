@@ -5,9 +5,10 @@ fingerprints of the stages it reads, and the versions of its code and components
 with equal fingerprints.
 
 Not hashed: values that equal their defaults, so a new setting changes no old fingerprint; settings
-in ``without_effect`` of their model, which change no result or only its rounding (``compile``, an
-attention kernel); and device, threads and TF32, which the stage's record holds. ``accumulate`` is
-hashed because adaptive weights and random numbers are computed per micro-batch.
+in ``without_effect`` of their model, which change no result or only its last digits (``compile``,
+``attention: xformers``); and device, threads and TF32, which the stage's record holds.
+``attention: matmul`` is hashed because it rounds more under bf16, and ``accumulate`` because
+adaptive weights and random numbers are computed per micro-batch.
 """
 
 from __future__ import annotations

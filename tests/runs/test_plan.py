@@ -77,14 +77,31 @@ def test_an_edit_changes_its_stage_and_the_downstream_stages(tiny_recipe, overri
         "tokenizer.refinement.train.activation_checkpointing=true",
         "generator.train.activation_checkpointing=true",
         "generator.attention=xformers",
-        "tokenizer.attention=matmul",
-        "tokenizer.encoder.attention=matmul",
-        "tokenizer.modulator.attention=matmul",
-        "tokenizer.decoder.attention=matmul",
+        "tokenizer.attention=xformers",
+        "tokenizer.encoder.attention=xformers",
+        "tokenizer.modulator.attention=xformers",
+        "tokenizer.decoder.attention=xformers",
     ],
 )
 def test_settings_without_effect_change_no_fingerprint(tiny_recipe, override):
     assert changed(tiny_recipe, override) == set()
+
+
+@pytest.mark.parametrize(
+    ("owner", "first"),
+    [
+        ("tokenizer.encoder", "encoder"),
+        ("tokenizer", "refine"),
+        ("tokenizer.modulator", "tokenizer"),
+        ("tokenizer.decoder", "tokenizer"),
+        ("generator", "generator"),
+    ],
+)
+def test_attention_by_matrix_products_changes_what_attends(
+    tiny_recipe: Path, owner: str, first: str
+) -> None:
+    """Under bf16 it rounds the attention weights to bf16; its own stage and later ones change."""
+    assert changed(tiny_recipe, f"{owner}.attention=matmul") == from_stage(first, QUICKSTART)
 
 
 def test_the_expected_number_of_images_changes_no_fingerprint(tiny_recipe: Path):
