@@ -247,8 +247,10 @@ class TokenizerSection(Settings):
 class PaperSection(Settings):
     """Values that a paper reports for variants of a sweep; shown beside their results."""
 
-    source: str = Field(description="where they are published, such as a paper and its table")
-    values: dict[str, dict[str, float]] = Field(
+    source: str = Field(
+        min_length=1, description="where they are published, such as a paper and its table"
+    )
+    values: dict[str, Annotated[dict[str, float], Field(min_length=1)]] = Field(
         min_length=1, description="variant -> metric -> value, such as `all: {gFID: 1.86}`"
     )
 

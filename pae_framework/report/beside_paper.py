@@ -68,13 +68,11 @@ class PaperTable:
         others = [f"{x.ours} instead of {x.name}" for x in measured if x.ours != x.name]
         text = (
             f"Paper: {self.source}. Ours: mean over seeds ± half their range, by the protocols of "
-            "this sweep."
+            "this sweep. Values compare only if images, networks and protocol are the paper's; "
+            "otherwise only the order of the variants does."
         )
         if others:
-            text += (
-                f" Where ours is another metric ({', '.join(others)}), only the order of the "
-                "variants compares."
-            )
+            text += f" Ours is another metric: {', '.join(others)}."
         text += " A dash: not published or not measured."
         columns = [each.column for each in measured if each.column is not None]
         at = [f"Ours is {x.label} at {x.condition}." for x in columns if x.at]

@@ -55,6 +55,8 @@ def test_its_header_says_how_to_run_it_and_that_nobody_has(name: str) -> None:
     assert all(line.startswith("#") for line in header.splitlines())
     assert f"#   pae run {name}\n" in header
     assert (f"{name} extends=paper/miniature" in header) == (name in OVER_MINIATURE)
+    if name != "paper/miniature":
+        assert "has not been run yet" in " ".join(header.replace("#", " ").split())
 
 
 def in_miniature(table: str) -> LoadedRecipe:
@@ -214,8 +216,14 @@ def test_values_that_several_tables_state_agree() -> None:
     assert both.items() <= refined.items()
 
 
+@pytest.mark.parametrize("ablation", ["fashion_mnist_ablation", "shapes_ablation"])
+def test_ablations_state_values_of_table_2a(ablation: str) -> None:
+    table, single = published("paper/table2a"), published(ablation)
+    assert single == {variant: table[variant] for variant in ("none", *TERMS, "all")}
+
+
 def test_aligned_latents_are_better_in_every_published_metric_of_table_2a() -> None:
-    """A slip in copying would likely break it."""
+    """The paper's claim about its own table."""
     values = published("paper/table2a")
     for variant, found in values.items():
         if variant != "none":

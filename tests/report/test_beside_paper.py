@@ -69,7 +69,7 @@ def test_an_fid_stands_beside_a_gfid_and_before_a_distance_in_other_features() -
     only_fd = table(VALUES, {("all", 0): [fd]})
     assert (only_fd.metrics[1].ours, cells(only_fd)["all"][1]) == ("gFD", ("1.86", "9.000"))
     assert only_fd.metrics[1].heading == "ours (gFD)"
-    assert "gFD instead of gFID" in only_fd.notes[0]
+    assert "Ours is another metric: gFD instead of gFID." in only_fd.notes[0]
     assert "gFD at generator step 500" in only_fd.notes[0]
     both = table(VALUES, {("all", 0): [fd, fid]})
     assert (both.metrics[1].ours, cells(both)["all"][1]) == ("FID", ("1.86", "2.500"))
