@@ -57,14 +57,21 @@ def test_components_and_their_distribution(chains: Chains):
     assert components(chains) == frozen("components")
 
 
+UNSTABLE = {"b/tokenizer": 2}
+"""First step, by stage, whose numbers depend on an ill-conditioned update: Adam's first step moves
+each weight by the learning rate, also where the gradient is little more than rounding. In the DINO
+discriminator of chain_b, an AMD EPYC and an Intel Xeon then differ by up to 4 %."""
+
+
 def test_first_losses_of_every_training(chains: Chains):
     actual, expected = losses(chains), frozen("losses")
     assert actual.keys() == expected.keys()
     for stage, lines in actual.items():
         for line, expected_line in zip(lines, expected[stage], strict=True):
-            assert line == close_to(expected_line), f"{stage}, step {line['step']}"
+            unstable = line["step"] >= UNSTABLE.get(stage, line["step"] + 1)
+            assert line == close_to(expected_line, unstable), f"{stage}, step {line['step']}"
 
 
-def close_to(line: dict[str, Any]) -> Any:
+def close_to(line: dict[str, Any], unstable: bool) -> Any:
     """Equal up to the rounding of another machine."""
-    return pytest.approx(line, rel=1e-4, abs=1e-7)
+    return pytest.approx(line, rel=0.1 if unstable else 1e-4, abs=1e-7)
