@@ -6,13 +6,16 @@ tokenizer's steps, each term's shares of loss and gradient, and digests of the w
 now, are skipped, so the work can stop at any time. ``--table`` only prints tables of these, and
 names the outdated.
 
-Members share their encoder and the networks that measure them. If these are trained again, as on
-another machine, members before and after do not compare; the table says so.
+Members share their encoder, its refinement and the extractor that measures them. These are kept in
+``docs/results/SWEEP/shared``, without checkpoints, and used again, so the work can continue on
+another machine. If they were trained again all the same, members before and after do not compare;
+the table says so.
 """
 
 from __future__ import annotations
 
 import argparse
+import shutil
 import subprocess
 import sys
 from collections.abc import Mapping, Sequence
@@ -50,6 +53,9 @@ CONVERGED = 0.1
 """Largest gain of PSNR in dB over the last fifth of the steps of a converged tokenizer."""
 FIFTH = 0.8
 """Share of the steps before the last fifth."""
+SHARED = ("extractor", "encoder", "teacher", "refine")
+"""Stages that members share."""
+NOT_KEPT = ("checkpoints", "tensorboard", ".*")
 PREFIX = "tokenizer."
 WEIGHTS = "weights.safetensors"
 IMAGES = 1000
@@ -65,6 +71,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.table:
         print_line(table(loaded, folder, sweep))
         return 0
+    use_shared(folder, sweep)
     for member in chosen_members(loaded, options.only):
         path = folder / f"{member.name}.json"
         if is_kept(path, member, sweep):
@@ -76,6 +83,7 @@ def main(arguments: Sequence[str]) -> int:
             return code
         result = result_of(member, member_directory(sweep, member))
         write_json(path, result)
+        keep_shared(planned_stages(member.loaded, sweep.store), sweep, folder)
         print_line(f"{path}: {convergence(result['psnr'])}")
     return 0
 
@@ -97,6 +105,21 @@ def is_kept(path: Path, member: Member, sweep: RunDirectory) -> bool:
 
 def _fingerprint(member: Member, sweep: RunDirectory) -> str:
     return planned_stages(member.loaded, sweep.store)["evaluate"].fingerprint
+
+
+def use_shared(folder: Path, sweep: RunDirectory) -> None:
+    """Give the sweep the kept stages that it lacks."""
+    for kept in sorted((folder / "shared").glob("*")):
+        if not (sweep.store / kept.name).exists():
+            shutil.copytree(kept, sweep.store / kept.name)
+
+
+def keep_shared(stages: Mapping[str, PlannedStage], sweep: RunDirectory, folder: Path) -> None:
+    """Keep the finished stages that members share, if they are not kept yet."""
+    for stage in (stages[name] for name in SHARED if name in stages):
+        kept = folder / "shared" / stage.folder
+        if sweep.stage(stage).done and not kept.exists():
+            shutil.copytree(sweep.stage(stage).path, kept, ignore=shutil.ignore_patterns(*NOT_KEPT))
 
 
 def result_of(member: Member, run: RunDirectory) -> dict[str, Any]:

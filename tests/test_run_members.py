@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import shutil
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 from typing import Any
@@ -101,7 +102,7 @@ def test_what_a_run_leaves_is_kept(
     paper = "  paper: {source: a table, values: {all: {GSQ: 0.5}}}\n"
     Path("tiny.yaml").write_text(tiny_text + sweep + paper)
     assert script.main(["tiny.yaml", "--kept", "kept"]) == 0
-    (path,) = Path("kept/tiny").iterdir()
+    (path,) = Path("kept/tiny").glob("*.json")
     found = json.loads(path.read_text())
     run = Path("runs/tiny/members", path.stem)
     assert (path.stem, found["variant"], found["seed"]) == ("all-seed0", "all", 0)
@@ -124,6 +125,18 @@ def test_what_a_run_leaves_is_kept(
     assert script.main(["tiny.yaml", "--kept", "kept"]) == 0
     assert path.stat().st_mtime_ns == before
     assert "Outdated" in table(script, "generator.train.lr=5e-3", recipe="tiny.yaml")
+
+    # elsewhere, or after the runs were removed
+    shared = {path.name.partition("-")[0]: path for path in Path("kept/tiny/shared").iterdir()}
+    assert shared.keys() == {"extractor", "encoder", "refine"}
+    shutil.rmtree("runs")
+    path.unlink()
+    assert script.main(["tiny.yaml", "--kept", "kept"]) == 0
+    assert json.loads(path.read_text())["metrics"] == found["metrics"]
+    for stage, kept_stage in shared.items():
+        records = [json.loads((at / "stage.json").read_text()) for at in (run / stage, kept_stage)]
+        assert records[0]["finished"] == records[1]["finished"]
+        assert not (run / stage / "checkpoints").exists()
 
 
 def test_after_a_failure_it_continues_with_the_member_that_failed(
@@ -198,7 +211,7 @@ def test_members_with_an_encoder_trained_again_do_not_compare(
 def test_results_without_digests_of_weights_are_shown(script: ModuleType, runs: Runs) -> None:
     """An earlier version kept none."""
     script.main(["mine.yaml", "--kept", "kept"])
-    for path in Path("kept/mine").iterdir():
+    for path in Path("kept/mine").glob("*.json"):
         entry = json.loads(path.read_text())
         del entry["weights"]
         path.write_text(json.dumps(entry))
@@ -212,7 +225,7 @@ def test_the_results_in_the_docs_make_a_table(script: ModuleType, sweep: str) ->
     """Also where the images are missing, and the results are outdated because of that."""
     folder = script.KEPT / sweep
     text = script.table(load_recipe(sweep), folder, script.RunDirectory.at(Path("runs", sweep)))
-    for path in folder.iterdir():
+    for path in folder.glob("*.json"):
         assert f"{path.stem}: " in text or path.stem in text.rpartition("Outdated")[2]
 
 
