@@ -36,12 +36,12 @@ from pae_framework.recipe.loaded import LoadedRecipe
 from pae_framework.recipe.sweep import Member, chosen_members
 from pae_framework.report.table import comparison_table, sweep_members
 from pae_framework.report.text import panels_markdown, paper_markdown
-from pae_framework.runs.beside_paper import beside_paper
 from pae_framework.runs.directory import RunDirectory
 from pae_framework.runs.opened import OpenedRun
 from pae_framework.runs.plan import PlannedStage
 from pae_framework.runs.planned import planned_stages
 from pae_framework.runs.run_metrics import RESULTS, read_metrics_file
+from pae_framework.runs.sweep_paper import beside_paper
 from pae_framework.system.console import PlainConsole
 from pae_framework.system.files import read_json, write_json
 from pae_framework.system.printing import print_line

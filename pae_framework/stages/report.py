@@ -41,12 +41,12 @@ from pae_framework.report.html import render, render_sweep
 from pae_framework.report.metrics import generator_words
 from pae_framework.report.table import MemberMetrics
 from pae_framework.report.verdict import Verdict, judge
-from pae_framework.runs.beside_paper import beside_paper
 from pae_framework.runs.directory import REPORT, RESOLVED, RunDirectory
 from pae_framework.runs.opened import OpenedRun
 from pae_framework.runs.plan import PlannedStage
 from pae_framework.runs.results import StageResults
 from pae_framework.runs.run_metrics import RESULTS, Metrics, read_metrics_file
+from pae_framework.runs.sweep_paper import beside_paper
 from pae_framework.sampling.sample_set import read_sets
 from pae_framework.system.console import PlainConsole
 from pae_framework.system.files import write_text

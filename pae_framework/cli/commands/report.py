@@ -180,10 +180,10 @@ def _sweep_recipe(run: Path, plugin: Sequence[Path] | None) -> LoadedRecipe:
 def _markdown(run: Path, is_sweep: bool, plugin: Sequence[Path] | None) -> str:
     from pae_framework.report.table import comparison_table, result_rows, sweep_members
     from pae_framework.report.text import comparison_markdown, paper_markdown, results_markdown
-    from pae_framework.runs.beside_paper import beside_paper
     from pae_framework.runs.directory import RunDirectory
     from pae_framework.runs.opened import open_directory
     from pae_framework.runs.run_metrics import RESULTS, read_comparison, read_metrics
+    from pae_framework.runs.sweep_paper import beside_paper
 
     if is_sweep and (run / RESULTS).exists():
         members = sweep_members(read_comparison(RunDirectory.at(run)))

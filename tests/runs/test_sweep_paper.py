@@ -8,7 +8,7 @@ import pytest
 
 from pae_framework.recipe.load import load_recipe
 from pae_framework.report.table import MemberMetrics
-from pae_framework.runs.beside_paper import beside_paper
+from pae_framework.runs.sweep_paper import beside_paper
 
 
 def member(variant: str, value: float, **protocol: Any) -> MemberMetrics:
