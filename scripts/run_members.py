@@ -28,7 +28,7 @@ import torch
 from pae_framework.errors import PaeError
 from pae_framework.execution.artifacts import trained_tokenizer
 from pae_framework.execution.context import StageContext
-from pae_framework.launch.run_sweep import member_directory
+from pae_framework.launch.run_sweep import describe_sweep, member_directory
 from pae_framework.metrics_file import METRICS, read_log
 from pae_framework.notebook import RunTokenizer
 from pae_framework.recipe.load import load_recipe
@@ -71,7 +71,7 @@ def main(arguments: Sequence[str]) -> int:
     if options.table:
         print_line(table(loaded, folder, sweep))
         return 0
-    use_shared(folder, sweep)
+    use_shared(loaded, folder, sweep)
     for member in chosen_members(loaded, options.only):
         path = folder / f"{member.name}.json"
         if is_kept(path, member, sweep):
@@ -107,11 +107,20 @@ def _fingerprint(member: Member, sweep: RunDirectory) -> str:
     return planned_stages(member.loaded, sweep.store)["evaluate"].fingerprint
 
 
-def use_shared(folder: Path, sweep: RunDirectory) -> None:
-    """Give the sweep the kept stages that it lacks."""
-    for kept in sorted((folder / "shared").glob("*")):
-        if not (sweep.store / kept.name).exists():
-            shutil.copytree(kept, sweep.store / kept.name)
+def use_shared(loaded: LoadedRecipe, folder: Path, sweep: RunDirectory) -> None:
+    """Give the sweep the kept stages that it lacks.
+
+    Raises:
+        UsageError: the sweep's directory holds something else.
+    """
+    kept = sorted((folder / "shared").glob("*"))
+    if absent := [path for path in kept if not (sweep.store / path.name).exists()]:
+        sweep.claim(loaded.recipe.name, sweep=True)
+        describe_sweep(
+            loaded, sweep, list(chosen_members(loaded, None)), f"pae run {sweep.path.name}"
+        )
+        for path in absent:
+            shutil.copytree(path, sweep.store / path.name)
 
 
 def keep_shared(stages: Mapping[str, PlannedStage], sweep: RunDirectory, folder: Path) -> None:
