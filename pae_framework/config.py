@@ -41,16 +41,19 @@ AttentionKernel = Literal["sdpa", "xformers", "matmul"]
 """How softmax attention is computed: by torch's ``scaled_dot_product_attention``, by xformers, or
 by two plain matrix products, which can be faster on a CPU and keep all weights in memory."""
 
-MATMUL: AttentionKernel = "matmul"
-
 AttentionSetting = Annotated[
     AttentionKernel,
     Field(
         description="attention kernel: torch's, that of xformers (CUDA only), or plain matrix "
-        "products, which can be faster on a CPU and need more memory"
+        "products, which can be faster on a CPU and need more memory; these count in fingerprints, "
+        "because in bf16 they round the attention weights"
     ),
 ]
-"""The setting ``attention`` of a component, which lists it in ``without_effect``."""
+"""The setting ``attention`` of a component, which lists it in ``without_effect`` and has
+``hashed_values = HASHED_KERNELS``."""
+
+HASHED_KERNELS: Mapping[str, frozenset[Any]] = {"attention": frozenset({"matmul"})}
+"""Kernels that count in fingerprints: in bf16 they round the attention weights to bf16."""
 
 Workers = Annotated[int, Ge(0), Le(1024)]
 """A number of processes that load data; 0: the main process."""
@@ -133,8 +136,10 @@ class Settings(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, allow_inf_nan=False)
 
     without_effect: ClassVar[frozenset[str]] = frozenset()
-    """Settings that change no result, or only the last digits. Fingerprints do not include them,
-    except ``attention: matmul``, which under bf16 rounds the attention weights to bf16."""
+    """Settings that change no result, or only its rounding. Fingerprints do not include them."""
+
+    hashed_values: ClassVar[Mapping[str, frozenset[Any]]] = {}
+    """Values of such settings that fingerprints include all the same, because they round more."""
 
     former_defaults: ClassVar[Mapping[str, Any]] = {}
     """What an earlier version did, by key, where the default differs from it. Fingerprints include
@@ -167,9 +172,9 @@ class Settings(BaseModel):
 
     @property
     def not_hashed(self) -> frozenset[str]:
-        """Settings that these values leave out of fingerprints."""
-        hashed = {"attention"} if getattr(self, "attention", None) == MATMUL else set()
-        return self.without_effect - hashed
+        """The settings in ``without_effect`` whose values are not among ``hashed_values``."""
+        hashed = self.hashed_values.items()
+        return self.without_effect - {key for key, x in hashed if getattr(self, key) in x}
 
     def hashed(self) -> dict[str, Any]:
         """The values that fingerprints include, in JSON types: those that are not the defaults."""

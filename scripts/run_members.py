@@ -15,6 +15,8 @@ the table says so.
 from __future__ import annotations
 
 import argparse
+import os
+import shlex
 import shutil
 import subprocess
 import sys
@@ -71,10 +73,13 @@ def main(arguments: Sequence[str]) -> int:
     if options.table:
         print_line(table(loaded, folder, sweep))
         return 0
-    use_shared(loaded, folder, sweep)
+    use_shared(
+        loaded, shlex.join(["pae", "run", options.recipe, *options.overrides]), folder, sweep
+    )
     for member in chosen_members(loaded, options.only):
         path = folder / f"{member.name}.json"
         if is_kept(path, member, sweep):
+            keep_shared(planned_stages(member.loaded, sweep.store), sweep, folder)
             print_line(f"{member.name}: kept")
             continue
         command = ["run", options.recipe, *options.overrides, "--only", member.name]
@@ -82,8 +87,8 @@ def main(arguments: Sequence[str]) -> int:
         if code:
             return code
         result = result_of(member, member_directory(sweep, member))
-        write_json(path, result)
         keep_shared(planned_stages(member.loaded, sweep.store), sweep, folder)
+        write_json(path, result)
         print_line(f"{path}: {convergence(result['psnr'])}")
     return 0
 
@@ -107,28 +112,42 @@ def _fingerprint(member: Member, sweep: RunDirectory) -> str:
     return planned_stages(member.loaded, sweep.store)["evaluate"].fingerprint
 
 
-def use_shared(loaded: LoadedRecipe, folder: Path, sweep: RunDirectory) -> None:
+def use_shared(loaded: LoadedRecipe, command: str, folder: Path, sweep: RunDirectory) -> None:
     """Give the sweep the kept stages that it lacks.
 
     Raises:
         UsageError: the sweep's directory holds something else.
     """
-    kept = sorted((folder / "shared").glob("*"))
+    kept = sorted((folder / "shared").glob("[!.]*"))
     if absent := [path for path in kept if not (sweep.store / path.name).exists()]:
         sweep.claim(loaded.recipe.name, sweep=True)
-        describe_sweep(
-            loaded, sweep, list(chosen_members(loaded, None)), f"pae run {sweep.path.name}"
-        )
+        describe_sweep(loaded, sweep, list(chosen_members(loaded, None)), command)
         for path in absent:
-            shutil.copytree(path, sweep.store / path.name)
+            copy_stage(path, sweep.store / path.name)
 
 
 def keep_shared(stages: Mapping[str, PlannedStage], sweep: RunDirectory, folder: Path) -> None:
-    """Keep the finished stages that members share, if they are not kept yet."""
+    """Keep the finished stages that members share, if they are not kept yet.
+
+    Raises:
+        RunError: a stage is not as it was when it finished.
+    """
     for stage in (stages[name] for name in SHARED if name in stages):
         kept = folder / "shared" / stage.folder
         if sweep.stage(stage).done and not kept.exists():
-            shutil.copytree(sweep.stage(stage).path, kept, ignore=shutil.ignore_patterns(*NOT_KEPT))
+            copy_stage(sweep.results(stage).files(), kept)
+
+
+def copy_stage(source: Path, target: Path) -> None:
+    """Copy the results of a stage; a target that another process has written is left as it is."""
+    unfinished = target.with_name(f".{target.name}.{os.getpid()}.parts")
+    shutil.copytree(source, unfinished, ignore=shutil.ignore_patterns(*NOT_KEPT))
+    try:
+        unfinished.rename(target)
+    except OSError:
+        shutil.rmtree(unfinished)
+        if not target.is_dir():
+            raise
 
 
 def result_of(member: Member, run: RunDirectory) -> dict[str, Any]:

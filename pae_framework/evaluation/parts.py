@@ -93,7 +93,7 @@ def encoder_identity(
     """
     config = component.config
     settings = config.model_dump(
-        mode="json", exclude_defaults=True, exclude=set(config.files()) | config.not_hashed
+        mode="json", exclude_defaults=True, exclude=set(config.files()) | config.without_effect
     )
     identity: dict[str, Any] = {part: component.use, f"{part}_digest": weights_digest(network)}
     if settings:

@@ -191,7 +191,7 @@ def _shrink_training(train: Data) -> None:
 
 
 def _shrink_tokenizer(tokenizer: Data, feature_maps: int | None) -> None:
-    """Train from scratch; terms that start late or grow do so by the second step.
+    """Train from scratch; terms that start late or grow have their weight in the second step.
 
     Compared layers stay, or are the last one if the small encoder has fewer.
     """
@@ -201,8 +201,9 @@ def _shrink_tokenizer(tokenizer: Data, feature_maps: int | None) -> None:
     if perceptual["layers"] is not None and feature_maps is not None:
         perceptual["layers"] = sorted({min(n, feature_maps - 1) for n in perceptual["layers"]})
     for term in tokenizer["regularizers"].values():
-        term["start"] = {"steps": 1} if term["start"] else None
-        term["warmup"] = {"steps": 1} if term["warmup"] else None
+        late = term["start"] is not None
+        term["start"] = {"steps": 1} if late else None
+        term["warmup"] = {"steps": 1} if term["warmup"] and not late else None
     adversarial = tokenizer["adversarial"]
     if adversarial is not None:
         adversarial["update_from"] = {"steps": 0}

@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from pae_framework.config import MATMUL, Settings
+from pae_framework.config import HASHED_KERNELS, Settings
 from pae_framework.data.data_settings import LATENT_FILES, STATISTICS
 from pae_framework.recipe.components import EncoderComponent, TeacherComponent, TokenizerComponent
 from pae_framework.recipe.models import Recipe, TokenizerSection
@@ -195,8 +195,11 @@ def _with_batch_of_1(section: Settings) -> Values:
 
 
 def _attention(tokenizer: TokenizerSection) -> Values:
-    """Attention by plain matrix products, which rounds more than the other kernels."""
-    return _changed(tokenizer, "attention") if tokenizer.attention == MATMUL else {}
+    """The kernel of the layers around the bottleneck, if there are any and it counts."""
+    counts = tokenizer.attention in HASHED_KERNELS["attention"]
+    return (
+        _changed(tokenizer, "attention") if tokenizer.bottleneck.config.projects and counts else {}
+    )
 
 
 def _extractor(recipe: Recipe) -> Values:

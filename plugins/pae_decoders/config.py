@@ -7,6 +7,7 @@ from typing import Self
 from pydantic import Field, model_validator
 
 from pae_framework.config import (
+    HASHED_KERNELS,
     AttentionKernel,
     AttentionSetting,
     DecoderConfig,
@@ -28,6 +29,7 @@ class VitDecoderConfig(DecoderConfig):
     """ViT decoder. PAE's and RAE's ViT-L: width 1024, depth 24, heads 16, patch 16."""
 
     without_effect = frozenset({"attention"})
+    hashed_values = HASHED_KERNELS
 
     width: Width = Field(multiple_of=4, description="token width Dd inside the decoder")
     depth: Depth = Field(description="transformer blocks")

@@ -8,6 +8,7 @@ from typing import Annotated, ClassVar, Self
 from pydantic import Field, model_validator
 
 from pae_framework.config import (
+    HASHED_KERNELS,
     AttentionKernel,
     AttentionSetting,
     Depth,
@@ -37,6 +38,7 @@ class TinyViTConfig(EncoderConfig):
 
     trainable: ClassVar[bool] = True
     without_effect = frozenset({"attention"})
+    hashed_values = HASHED_KERNELS
 
     patch: Side = Field(4, description="side of a patch, px")
     width: Width = Field(96, multiple_of=4, description="token width D")

@@ -12,6 +12,7 @@ from pydantic import Field, model_validator
 from pae_encoders.config import nearest_multiples
 from pae_encoders.families import DINOV2, DINOV3, MAE, SIGLIP2, Family, Form, Variant
 from pae_framework.config import (
+    HASHED_KERNELS,
     AttentionKernel,
     AttentionSetting,
     Depth,
@@ -203,6 +204,7 @@ class FoundationConfig(PretrainedConfig):
     """A pretrained, frozen vision transformer."""
 
     without_effect = frozenset({"attention"})
+    hashed_values = HASHED_KERNELS
 
     size: NetworkSize | None = Field(
         None,

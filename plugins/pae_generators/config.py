@@ -8,6 +8,7 @@ from typing import Literal, Self
 from pydantic import Field, model_validator
 
 from pae_framework.config import (
+    HASHED_KERNELS,
     AttentionKernel,
     AttentionSetting,
     Depth,
@@ -32,6 +33,7 @@ class TransformerConfig(GeneratorConfig):
     """Parameters of both generators; the defaults are those of the released weights."""
 
     without_effect = frozenset({"attention"})
+    hashed_values = HASHED_KERNELS
 
     qk_norm: bool = Field(False, description="normalize queries and keys; stabilizes long runs")
     mlp: Literal["swiglu", "gelu"] = Field(

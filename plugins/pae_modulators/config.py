@@ -7,6 +7,7 @@ from typing import ClassVar, Literal, Self
 from pydantic import Field
 
 from pae_framework.config import (
+    HASHED_KERNELS,
     AttentionKernel,
     AttentionSetting,
     Depth,
@@ -21,6 +22,7 @@ class DAMConfig(ModulatorConfig):
     """Detail-aware modulator: pixels attend to the encoder's tokens and modulate them (PAE)."""
 
     without_effect = frozenset({"attention"})
+    hashed_values = HASHED_KERNELS
 
     depth: Depth = Field(6, description="blocks of self-attention, cross-attention, MLP")
     heads: Width | None = Field(None, description="attention heads; null: the encoder's")

@@ -5,8 +5,6 @@ If a test fails, read freeze.py.
 
 from __future__ import annotations
 
-from typing import Any
-
 import pytest
 from collected import (
     Chains,
@@ -57,10 +55,14 @@ def test_components_and_their_distribution(chains: Chains):
     assert components(chains) == frozen("components")
 
 
-UNSTABLE = {"b/tokenizer": 2}
-"""First step, by stage, whose numbers depend on an ill-conditioned update: Adam's first step moves
-each weight by the learning rate, also where the gradient is little more than rounding. In the DINO
-discriminator of chain_b, an AMD EPYC and an Intel Xeon then differ by up to 4 %."""
+UNSTABLE_FROM = {"b/tokenizer": 2}
+"""First step, by stage, after an ill-conditioned update: Adam's first step moves each weight by the
+learning rate, also where the gradient is little more than rounding. With the DINO discriminator of
+chain_b, columns of what it judges differ by up to 4 % between an AMD EPYC and an Intel Xeon."""
+JUDGED = {
+    *("adversarial", "adversarial_weight", "loss", "grad_norm", "discriminator"),
+    *("logits_fake", "logits_real", "opponent_loss", "opponent_grad_norm"),
+}
 
 
 def test_first_losses_of_every_training(chains: Chains):
@@ -68,10 +70,11 @@ def test_first_losses_of_every_training(chains: Chains):
     assert actual.keys() == expected.keys()
     for stage, lines in actual.items():
         for line, expected_line in zip(lines, expected[stage], strict=True):
-            unstable = line["step"] >= UNSTABLE.get(stage, line["step"] + 1)
-            assert line == close_to(expected_line, unstable), f"{stage}, step {line['step']}"
-
-
-def close_to(line: dict[str, Any], unstable: bool) -> Any:
-    """Equal up to the rounding of another machine."""
-    return pytest.approx(line, rel=0.1 if unstable else 1e-4, abs=1e-7)
+            unstable = line["step"] >= UNSTABLE_FROM.get(stage, line["step"] + 1)
+            loose = JUDGED if unstable else set()
+            assert line.keys() == expected_line.keys()
+            for key, value in line.items():
+                close = pytest.approx(
+                    expected_line[key], rel=0.1 if key in loose else 1e-4, abs=1e-7
+                )
+                assert value == close, f"{stage}, step {line['step']}, {key}"

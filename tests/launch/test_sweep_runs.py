@@ -62,6 +62,13 @@ def test_a_sweep_shares_stages_and_prints_one_table(tmp_path: Path, tiny_recipe:
     assert comparison < beside
     assert "| none | 20.5 |" in tables[beside:]
     assert "Paper: Table 9." in tables[beside:]
+    resolved = run / "resolved.yaml"
+    text = resolved.read_text(encoding="utf-8")
+    resolved.write_text(text.replace("use: vit", "use: of_a_missing_plugin"), encoding="utf-8")
+    without = pae("report", run, "--markdown", cwd=tmp_path).ok()
+    assert without.out.strip() == tables[:beside].strip()
+    assert "published values are left out" in without.err
+    resolved.write_text(text, encoding="utf-8")
     # a member is an ordinary run
     member = pae("status", run / "members" / "scr-seed1", "--json", cwd=tmp_path)
     assert {row["state"] for row in member.json["runs"]["sweep"]} == {"done"}

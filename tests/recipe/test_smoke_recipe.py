@@ -17,7 +17,7 @@ from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.smoke import smoke_recipe
 from pae_framework.recipe.sweep import expand
 from pae_framework.registry import ComponentSpec, Plugin
-from pae_framework.training.train_settings import Length
+from pae_framework.tokenizer.losses.terms import Ramp
 
 NAMES = [name for name, _, _ in shipped()]
 
@@ -64,7 +64,7 @@ def test_components_stay_and_sizes_shrink(load: Load) -> None:
 
 @pytest.mark.parametrize("start", [None, {"epochs": 3}])
 @pytest.mark.parametrize("warmup", [None, {"steps": 400}])
-def test_terms_have_their_weight_by_the_last_step(
+def test_terms_have_their_weight_in_the_last_step(
     load: Load, start: dict[str, int] | None, warmup: dict[str, int] | None
 ) -> None:
     term = {"weight": 0.5, "start": start, "warmup": warmup}
@@ -72,8 +72,8 @@ def test_terms_have_their_weight_by_the_last_step(
         "tokenizer.train={steps: 500}", f"tokenizer.regularizers={{mcr: {json.dumps(term)}}}"
     )
     small = smoke_recipe(loaded).recipe.tokenizer_section.regularizers["mcr"]
-    last = Length(steps=1)
-    assert (small.start, small.warmup) == (start and last, warmup and last)
+    ramp = Ramp.in_steps(small.start, small.warmup, per_epoch=1)
+    assert [ramp.share(step) for step in (0, 1)] == [0.0 if start or warmup else 1.0, 1.0]
 
 
 @pytest.mark.parametrize(

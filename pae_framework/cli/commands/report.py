@@ -15,9 +15,10 @@ from pae_framework.cli.output import (
     installed_registry,
     print_answer,
     print_table,
+    warn,
 )
 from pae_framework.cli.shell_completion import complete_run
-from pae_framework.errors import UsageError
+from pae_framework.errors import PaeError, UsageError
 from pae_framework.system.printing import print_line
 
 if TYPE_CHECKING:
@@ -187,9 +188,14 @@ def _markdown(run: Path, is_sweep: bool, plugin: Sequence[Path] | None) -> str:
 
     if is_sweep and (run / RESULTS).exists():
         members = sweep_members(read_comparison(RunDirectory.at(run)))
-        table = comparison_markdown(*comparison_table(members))
-        paper = beside_paper(_sweep_recipe(run, plugin), members)
-        return f"{table}\n\n{paper_markdown(paper)}" if paper else table
+        tables = [comparison_markdown(*comparison_table(members))]
+        try:
+            paper = beside_paper(_sweep_recipe(run, plugin), members)
+        except PaeError as error:
+            warn(f"published values are left out, because the recipe does not load: {error}")
+        else:
+            tables += [paper_markdown(paper)] if paper else []
+        return "\n\n".join(tables)
     if not is_sweep and (metrics := read_metrics(open_directory(run))) is not None:
         return results_markdown(result_rows(metrics))
     raise UsageError(f"{run} has no results yet; see `pae status {run}`")

@@ -88,7 +88,6 @@ def _check_regularizers(recipe: Recipe) -> Iterator[Inconsistency]:
             yield Inconsistency(path, f"its adaptive weight needs {absent}", hint)
         if component.start:
             yield from _check_point(recipe, (*path, "start"), component.start, _ENTERS)
-        yield from _check_warmup(recipe, path, component.start, component.warmup)
 
 
 def _encoder_ends_in_latents(tokenizer: TokenizerSection) -> bool:
@@ -146,7 +145,6 @@ def _check_adversarial(recipe: Recipe) -> Iterator[Inconsistency]:
         ("update_from", "the discriminator is first updated"),
     ):
         yield from _check_point(recipe, (*path, key), getattr(section, key), event)
-    yield from _check_warmup(recipe, path, section.start, section.warmup)
     if section.adaptive and not recipe.tokenizer_section.reconstruction.active_terms:
         message = "an adaptive weight needs a reconstruction term, but all have weight 0"
         yield Inconsistency(
@@ -169,27 +167,6 @@ def _check_point(
         message = f"the training ends at {_yaml(end)}, before {event}"
         hint = f"set an earlier {dotted(path)} or a longer tokenizer.train"
         yield Inconsistency(path, message, hint)
-
-
-def _check_warmup(
-    recipe: Recipe, path: KeyPath, start: Length | None, warmup: Length | None
-) -> Iterator[Inconsistency]:
-    """The training of the tokenizer, if there is one, reaches the whole weight of a term."""
-    if warmup is None or not (warmup.steps or warmup.epochs):
-        return
-    train, images = recipe.tokenizer_section.train, recipe.data.train.config.image_count()
-    end, start = Length(steps=train.steps, epochs=train.epochs), start or Length(steps=0)
-    if images is not None or end.epochs is None:
-        per_epoch = (images or 0) / train.batch_size  # 0: epochs of unknown length do not count
-        whole = start.in_steps(per_epoch) + warmup.in_steps(per_epoch)
-        late = whole > end.in_steps(per_epoch)
-    else:
-        late = end.before(warmup)
-    if late and recipe.tokenizer_section.weights is None:
-        key = (*path, "warmup")
-        message = f"the training ends at {_yaml(end)}, before the term has its whole weight"
-        hint = f"set a shorter {dotted(key)} or a longer tokenizer.train"
-        yield Inconsistency(key, message, hint)
 
 
 def _yaml(length: Length) -> str:
