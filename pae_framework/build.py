@@ -154,8 +154,8 @@ def build_regularizers(
         config = component.config
         regularizer: Regularizer = _make(component, registry)
         regularizer.prepare(latent, width, channels if config.needs_target else None)
-        ramp = Ramp.in_steps(component.start, component.warmup, per_epoch)
-        terms.append(RegularizerTerm(label, regularizer, config.weight, ramp))
+        weight = Ramp.of_weight(config.weight, component.start, per_epoch)
+        terms.append(RegularizerTerm(label, regularizer, weight))
     return terms
 
 

@@ -14,6 +14,7 @@ from pydantic import BaseModel, ValidationError
 from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
+from pae_framework.config import NUMBER_OR_MAP
 from pae_framework.errors import PluginError, Problem, RecipeError
 from pae_framework.recipe.components import CONFIG
 from pae_framework.recipe.models import Recipe
@@ -128,12 +129,14 @@ class _Explain:
         elif found[0]["type"] == "extra_forbidden":
             known = self._fields(path[:-1]) or ()
             message, hint = "unknown key", suggestion(str(path[-1]), known)
-            if not hint.startswith("did you mean"):
+            if path[-1] == "warmup" and self._at((*path[:-1], "weight"))[0].number:
+                hint = "a weight that grows is `weight: {from: 0, to: 0.5, steps: 400}`"
+            elif not hint.startswith("did you mean"):
                 hint = self._setting_elsewhere(path) or hint
             where = unknown.key_where if (unknown := self.root.find(path)) else where
         else:
             message, hint = explain_value(found)
-            hint = hint or self._key_to_write(found[0], path) or self._schedule(found[0], path)
+            hint = hint or self._key_to_write(found[0], path)
             if not hint and found[0]["type"] in _NO_COMPONENT:
                 hint = self._setting_of_label(path)
                 message = message.rstrip(".") if hint else message
@@ -160,16 +163,6 @@ class _Explain:
         keys = [key for key, field in fields.items() if accepts(field, value)]
         key = next((key for key in _MAIN_KEYS if key in keys), next(iter(keys), None))
         return f"set a key of it, such as {dotted((*path, key))}={describe(value)}" if key else ""
-
-    def _schedule(self, found: ErrorDetails, path: KeyPath) -> str:
-        """A hint for a map in place of a weight that has a schedule."""
-        owner = path[:-1]
-        if path[-1:] != ("weight",) or not isinstance(found["input"], dict):
-            return ""
-        if "warmup" not in (self._fields(owner) or {}):
-            return ""
-        keys = (dotted((*owner, key)) for key in ("weight=0.5", "warmup={steps: 400}"))
-        return f"a weight that grows from 0 is {' and '.join(keys)}"
 
     def _setting_of_label(self, path: KeyPath) -> str:
         """The same hint for a label of a map, such as ``evaluate``, that names no component."""
@@ -200,7 +193,7 @@ def _key_path(loc: tuple[int | str, ...], root: Node) -> KeyPath:
         if node is None:
             continue
         child = node.child(key)
-        if key == CONFIG and child is None:
+        if key in (CONFIG, *NUMBER_OR_MAP) and child is None:
             continue
         if child is not None or (node.map is not None and position == len(loc) - 1):
             path.append(key)

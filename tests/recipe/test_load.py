@@ -301,9 +301,39 @@ def test_later_overrides_win(load: Load) -> None:
         ("tokenizer.encoder.pach=null", "tokenizer.encoder.pach", ["unknown", "'patch'?"]),
         ("name.first=x", "name", ["text", "found a map"]),
         (
-            "tokenizer.regularizers.ssr.weight={from: 0, to: 0.5, steps: 400}",
+            "tokenizer.regularizers.ssr.weight={form: 0, to: 0.5, steps: 400}",
+            "tokenizer.regularizers.ssr.weight.form",
+            ["unknown key", "'from'?"],
+        ),
+        (
+            "tokenizer.regularizers.ssr.warmup={steps: 400}",
+            "tokenizer.regularizers.ssr.warmup",
+            ["unknown key", "weight: {from: 0, to: 0.5, steps: 400}"],
+        ),
+        (
+            "tokenizer.regularizers.ssr.weight={to: 0.5}",
             "tokenizer.regularizers.ssr.weight",
-            ["tokenizer.regularizers.ssr.warmup={steps: 400}"],
+            ["exactly one of `steps` and `epochs`"],
+        ),
+        (
+            "tokenizer.regularizers.ssr.weight={from: 0.5, to: 0.5, steps: 400}",
+            "tokenizer.regularizers.ssr.weight",
+            ["equal", "as 0.5"],
+        ),
+        (
+            "tokenizer.regularizers.ssr.weight={to: 0.5, epochs: 0}",
+            "tokenizer.regularizers.ssr.weight",
+            ["no step", "as 0.5"],
+        ),
+        (
+            "tokenizer.regularizers.ssr.weight={to: -1, steps: 400}",
+            "tokenizer.regularizers.ssr.weight.to",
+            ["0.0 or more", "-1"],
+        ),
+        (
+            "tokenizer.regularizers.ssr.weight=much",
+            "tokenizer.regularizers.ssr.weight",
+            ["a number", "'much'"],
         ),
         ("seed=x", "seed", ["an integer", "'x'"]),
         ("seed=[1", "seed", ["YAML"]),

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from pae_framework.config import Length
 from pae_framework.errors import Inconsistency
+from pae_framework.recipe.components import RegularizerComponent
 from pae_framework.recipe.models import Recipe, TokenizerSection
 from pae_framework.recipe.nodes import KeyPath, dotted
 from pae_framework.tokenizer.tokenizer_settings import FACTOR, TERM_COLUMNS
-from pae_framework.training.train_settings import LOG_COLUMNS, Length
+from pae_framework.training.train_settings import LOG_COLUMNS
 
 _LABEL = re.compile(r"[a-z][a-z0-9_-]*")
 _LONGEST_LABEL = 64
@@ -88,6 +90,30 @@ def _check_regularizers(recipe: Recipe) -> Iterator[Inconsistency]:
             yield Inconsistency(path, f"its adaptive weight needs {absent}", hint)
         if component.start:
             yield from _check_point(recipe, (*path, "start"), component.start, _ENTERS)
+        if component.schedule:
+            yield from _check_schedule(recipe, label, component)
+
+
+def _check_schedule(
+    recipe: Recipe, label: str, component: RegularizerComponent
+) -> Iterator[Inconsistency]:
+    """The training of the tokenizer, if there is one, is not shorter than a term's schedule.
+
+    Nothing is checked if their units differ and the number of images is unknown.
+    """
+    schedule, train = component.schedule, recipe.tokenizer_section.train
+    assert schedule is not None
+    images = recipe.data.train.config.image_count()
+    points = (schedule, component.start, Length(steps=train.steps, epochs=train.epochs))
+    if images is None and any(point.steps is None for point in points if point is not None):
+        return
+    per_epoch = (images or 1) / train.batch_size
+    steps, start, end = (point.in_steps(per_epoch) if point else 0 for point in points)
+    if start + steps > end and recipe.tokenizer_section.weights is None:
+        path = (*_REGULARIZERS, label, "weight")
+        message = f"the training ends at step {end}, before the weight is {schedule.to:g}"
+        hint = f"set a shorter {dotted(path)} or a longer tokenizer.train"
+        yield Inconsistency(path, message, hint)
 
 
 def _encoder_ends_in_latents(tokenizer: TokenizerSection) -> bool:
@@ -190,8 +216,12 @@ def _check_any_term(recipe: Recipe) -> Iterator[Inconsistency]:
 def _check_first_step(recipe: Recipe) -> Iterator[Inconsistency]:
     """A training without reconstruction terms has a term in its first step."""
     terms = recipe.tokenizer_section.active_regularizers
-    late = [label for label, term in terms.items() if term.start or term.warmup]
+    late = [
+        label
+        for label, term in terms.items()
+        if term.start or (term.schedule and term.schedule.first == 0)
+    ]
     if late and len(late) == len(terms) and recipe.tokenizer_section.weights is None:
         message = "no term of the loss is active in the first step"
-        hint = f"set tokenizer.reconstruction.l1=1 or remove its start and warmup: {late[0]}"
+        hint = f"set tokenizer.reconstruction.l1=1 or a weight of {late[0]} from step 0 on"
         yield Inconsistency((*_REGULARIZERS, late[0]), message, hint)
