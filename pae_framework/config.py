@@ -161,6 +161,9 @@ class Settings(BaseModel):
     """What an earlier version did, by key, where the default differs from it. Fingerprints include
     these settings unless they have this value, so old results are not taken for new ones."""
 
+    former_keys: ClassVar[frozenset[str]] = frozenset()
+    """Keys of an earlier version; the recipe that a run recorded may have them, with null."""
+
     number_means: ClassVar[str | None] = None
     """The key that a number in place of the map stands for; None: a number is an error."""
 
@@ -202,24 +205,28 @@ class Settings(BaseModel):
         return values
 
 
-class Length(Settings):
-    """A point of a training, in steps or epochs."""
+class Duration(Settings):
+    """A part of a training, in steps or epochs."""
 
     steps: StartStep | None = Field(None, description="optimizer steps; or set `epochs`")
     epochs: Epochs | None = Field(None, description="passes over the data; or set `steps`")
 
     @model_validator(mode="after")
-    def _one_unit(self) -> Length:
+    def _one_unit(self) -> Self:
         if (self.steps is None) == (self.epochs is None):
             raise ValueError("set exactly one of `steps` and `epochs`")
         return self
 
     def in_steps(self, steps_per_epoch: float) -> int:
-        """The same point in optimizer steps."""
+        """The same in optimizer steps."""
         if self.steps is not None:
             return self.steps
         assert self.epochs is not None
         return round(self.epochs * steps_per_epoch)
+
+
+class Length(Duration):
+    """A point of a training, in steps or epochs from its beginning."""
 
     def __str__(self) -> str:
         return f"epoch {self.epochs:g}" if self.steps is None else f"step {self.steps}"
@@ -243,22 +250,20 @@ class Length(Settings):
 
 if TYPE_CHECKING:
 
-    class _From(Length): ...
+    class _From(Duration): ...
 
 else:  # a class body cannot declare a field whose name is a keyword of Python
-    _description = "weight at the beginning, which is `start`"
-    _From = create_model(
-        "_From", __base__=Length, **{"from": (Weight, Field(0.0, description=_description))}
-    )
+    _FIRST: Any = Field(0.0, description="weight in the first step of the term")
+    _From = create_model("_From", __base__=Duration, **{"from": (Weight, _FIRST)})
 
 
 class WeightSchedule(_From):
     """A weight that changes linearly over ``steps`` or ``epochs`` and then stays."""
 
-    to: Weight = Field(description="weight at the end")
+    to: Weight = Field(description="weight after this time; 0: the term is then no longer computed")
 
     @model_validator(mode="after")
-    def _changes(self) -> WeightSchedule:
+    def _changes(self) -> Self:
         if self.first == self.to:
             raise ValueError(f"`from` and `to` are equal; write a constant weight as {self.to:g}")
         if not (self.steps or self.epochs):
@@ -272,16 +277,13 @@ class WeightSchedule(_From):
         return value
 
 
-NUMBER_OR_MAP = ("<number>", "<map>")
-"""Names of the two in the locations of pydantic's errors; no recipe key has these names."""
-
-
 def _number_or_map(weight: object) -> str:
-    return NUMBER_OR_MAP[isinstance(weight, dict | WeightSchedule)]
+    # In the locations of pydantic's errors; no recipe key has these names.
+    return "<map>" if isinstance(weight, dict | WeightSchedule) else "<number>"
 
 
 TermWeight = Annotated[
-    Annotated[Weight, Tag(NUMBER_OR_MAP[0])] | Annotated[WeightSchedule, Tag(NUMBER_OR_MAP[1])],
+    Annotated[Weight, Tag("<number>")] | Annotated[WeightSchedule, Tag("<map>")],
     Discriminator(_number_or_map),
 ]
 """A weight that is constant or has a schedule."""

@@ -190,9 +190,10 @@ GuideComponent = Component[GeneratorConfig]
 
 
 class RegularizerComponent(Component[RegularizerConfig]):
-    """A term of the tokenizer's loss; its weight may come in late."""
+    """A term of the tokenizer's loss; its weight may come in late and change."""
 
     hashed_if_set = frozenset({"start"})
+    former_keys = frozenset({"warmup"})
 
     start: Length | None = Field(
         None, description="when the term is added to the loss; null: from the first step on"

@@ -115,12 +115,10 @@ def schema_at(
 
 def accepts(field: FieldInfo, value: float | bool) -> bool:
     """Whether a field takes a number or boolean like ``value``; its limits are not checked."""
-    schema = _schema_of(field.annotation)
+    kind = _schema_of(field.annotation).type
     if isinstance(value, bool):
-        return schema.type is bool
-    if schema.number or schema.type is float:
-        return True
-    return schema.type is int and isinstance(value, int)
+        return kind is bool
+    return kind is float or (kind is int and isinstance(value, int))
 
 
 def named_settings(schema: SchemaNode, key: str) -> Iterator[KeyPath]:

@@ -191,7 +191,7 @@ def _shrink_training(train: Data) -> None:
 
 
 def _shrink_tokenizer(tokenizer: Data, feature_maps: int | None) -> None:
-    """Train from scratch; terms that start late or grow have their weight in the second step.
+    """Train from scratch; in the second step schedules end, and late terms have their full weight.
 
     Compared layers stay, or are the last one if the small encoder has fewer.
     """

@@ -144,8 +144,8 @@ PATCHES = "tokenizer.adversarial={discriminator: {use: patchgan, layers: 1, widt
             ],
             "tokenizer.regularizers.ssr.weight",
             [
-                "the training ends at step 10, before the weight is 0.5",
-                "a shorter tokenizer.regularizers.ssr.weight",
+                "the training ends at {steps: 10}, before the weight is 0.5",
+                "fewer tokenizer.regularizers.ssr.weight.steps",
             ],
         ),
         (
@@ -154,7 +154,21 @@ PATCHES = "tokenizer.adversarial={discriminator: {use: patchgan, layers: 1, widt
                 "tokenizer.regularizers={ssr: {weight: {to: 1, steps: 2}}}",
             ],
             "tokenizer.regularizers.ssr",
-            ["no term", "first step", "set tokenizer.reconstruction.l1=1"],
+            ["no term", "every step", "set tokenizer.reconstruction.l1=1", "never be 0"],
+        ),
+        (  # from step 5 to 7 there is no term
+            [
+                *NO_RECONSTRUCTION,
+                "tokenizer.regularizers={ssr: {weight: {from: 1, to: 0, steps: 5}}, "
+                "scr: {start: {steps: 8}}}",
+            ],
+            "tokenizer.regularizers.ssr",
+            ["no term", "every step", "set tokenizer.reconstruction.l1=1", "never be 0"],
+        ),
+        (
+            [*NO_RECONSTRUCTION, "tokenizer.regularizers={scr: {start: {steps: 8}}}"],
+            "tokenizer.regularizers.scr",
+            ["no term", "every step", "tokenizer.regularizers.scr.start=null"],
         ),
         (
             [*NO_RECONSTRUCTION, "tokenizer.regularizers={}", "tokenizer.refinement=null"],

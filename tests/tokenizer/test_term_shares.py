@@ -154,7 +154,7 @@ def test_a_weight_multiplies_the_odds_of_its_term(make: Make, images: Tensor) ->
         objective = make(log_shares_every=1)
         (term,) = [term for term in objective.terms if term.name == "ssr"]
         assert isinstance(term, RegularizerTerm)
-        term.weight = Ramp(last=weight)
+        term.ramp = Ramp(last=weight)
         found.append(step_of(objective, 0, images))
     for kind in ("loss", "grad"):
         low, high = ((x[f"{kind}/ssr"] / x[f"{kind}/mcr"]).item() for x in found)

@@ -88,13 +88,13 @@ class RegularizerTerm(LossTerm):
     bounds = REGULARIZER_BOUNDS
     layer_name = "last layer before the latents"
 
-    def __init__(self, label: str, regularizer: Regularizer, weight: Ramp):
+    def __init__(self, label: str, regularizer: Regularizer, ramp: Ramp):
         super().__init__(label, regularizer.adaptive, ("regularizer", label))
-        self.regularizer, self.weight = regularizer, weight
+        self.regularizer, self.ramp = regularizer, ramp
 
     def weight_at(self, step: int) -> float:
         """The ramp's value."""
-        return self.weight.at(step)
+        return self.ramp.at(step)
 
     def __call__(self, inputs: RegularizerInputs) -> Tensor:
         """The regularizer's value.
