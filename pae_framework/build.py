@@ -144,7 +144,7 @@ def build_regularizers(
         section: has their settings.
         registry: knows their classes.
         tokenizer: whose latents they shape.
-        per_epoch: optimizer steps per epoch, for ramps in epochs.
+        per_epoch: optimizer steps per epoch, for weights with times in epochs.
     """
     latent = tokenizer.latent
     width = (section.teacher or section.encoder).config.token_width()
@@ -154,8 +154,8 @@ def build_regularizers(
         config = component.config
         regularizer: Regularizer = _make(component, registry)
         regularizer.prepare(latent, width, channels if config.needs_target else None)
-        ramp = Ramp.in_steps(component.start, component.warmup, per_epoch)
-        terms.append(RegularizerTerm(label, regularizer, config.weight, ramp))
+        ramp = Ramp.of_weight(config.weight, component.start, per_epoch)
+        terms.append(RegularizerTerm(label, regularizer, ramp))
     return terms
 
 
@@ -171,7 +171,7 @@ def build_objective(
 ) -> TokenizerObjective:
     """The tokenizer with its loss; terms with weight 0 are not built.
 
-    ``per_epoch`` is the number of optimizer steps per epoch, for ramps in epochs.
+    ``per_epoch`` is the number of optimizer steps per epoch, for weights with times in epochs.
 
     Raises:
         UsageError, DataError, CheckpointError: see ReconstructionTerms.

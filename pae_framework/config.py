@@ -14,10 +14,20 @@ from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Any, ClassVar, Literal, Self
+from typing import TYPE_CHECKING, Annotated, Any, ClassVar, Literal, Self
 
 from annotated_types import Ge, Gt, Le, Len, Lt
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field, GetCoreSchemaHandler
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    ConfigDict,
+    Discriminator,
+    Field,
+    GetCoreSchemaHandler,
+    Tag,
+    create_model,
+    model_validator,
+)
 from pydantic_core import CoreSchema
 
 # --- kinds of values ------------------------------------------------------------------------------
@@ -75,6 +85,12 @@ MlpRatio = Annotated[float, Ge(0.25), Le(64)]
 
 Weight = Annotated[float, Ge(0), Le(1e9)]
 """Weight of a term of a loss; 0: off."""
+
+StartStep = Annotated[int, Ge(0), Le(1_000_000_000)]
+"""A step from which on something happens; 0: the first."""
+
+Epochs = Annotated[float, Ge(0), Le(1_000_000)]
+"""Passes over the data, also fractions of one."""
 
 Magnitude = Annotated[float, Ge(1e-9), Le(1e9)]
 """A positive number that float32 holds and may square."""
@@ -145,6 +161,9 @@ class Settings(BaseModel):
     """What an earlier version did, by key, where the default differs from it. Fingerprints include
     these settings unless they have this value, so old results are not taken for new ones."""
 
+    former_keys: ClassVar[frozenset[str]] = frozenset()
+    """Keys of an earlier version; the recipe that a run recorded may have them, with null."""
+
     number_means: ClassVar[str | None] = None
     """The key that a number in place of the map stands for; None: a number is an error."""
 
@@ -184,6 +203,90 @@ class Settings(BaseModel):
             if values[key] == former:
                 del values[key]
         return values
+
+
+class Duration(Settings):
+    """A part of a training, in steps or epochs."""
+
+    steps: StartStep | None = Field(None, description="optimizer steps; or set `epochs`")
+    epochs: Epochs | None = Field(None, description="passes over the data; or set `steps`")
+
+    @model_validator(mode="after")
+    def _one_unit(self) -> Self:
+        if (self.steps is None) == (self.epochs is None):
+            raise ValueError("set exactly one of `steps` and `epochs`")
+        return self
+
+    def in_steps(self, steps_per_epoch: float) -> int:
+        """The same in optimizer steps."""
+        if self.steps is not None:
+            return self.steps
+        assert self.epochs is not None
+        return round(self.epochs * steps_per_epoch)
+
+
+class Length(Duration):
+    """A point of a training, in steps or epochs from its beginning."""
+
+    def __str__(self) -> str:
+        return f"epoch {self.epochs:g}" if self.steps is None else f"step {self.steps}"
+
+    def same_unit(self, other: Length) -> bool:
+        """Whether both are in steps or both are in epochs."""
+        return (self.steps is None) == (other.steps is None)
+
+    def before(self, other: Length) -> bool:
+        """Whether this is earlier than ``other``; False if their units cannot be compared."""
+        if self.steps is not None and other.steps is not None:
+            return self.steps < other.steps
+        if self.epochs is not None and other.epochs is not None:
+            return self.epochs < other.epochs
+        return not (self.steps or self.epochs) and bool(other.steps or other.epochs)
+
+    def reaches(self, other: Length) -> bool:
+        """Whether this is not earlier than ``other``; False if their units differ."""
+        return self.same_unit(other) and not self.before(other)
+
+
+if TYPE_CHECKING:
+
+    class _From(Duration): ...
+
+else:  # a class body cannot declare a field whose name is a keyword of Python
+    _FIRST: Any = Field(0.0, description="weight in the first step of the term")
+    _From = create_model("_From", __base__=Duration, **{"from": (Weight, _FIRST)})
+
+
+class WeightSchedule(_From):
+    """A weight that changes linearly over ``steps`` or ``epochs`` and then stays."""
+
+    to: Weight = Field(description="weight after this time; 0: the term is then no longer computed")
+
+    @model_validator(mode="after")
+    def _changes(self) -> Self:
+        if self.first == self.to:
+            raise ValueError(f"`from` and `to` are equal; write a constant weight as {self.to:g}")
+        if not (self.steps or self.epochs):
+            raise ValueError(f"has no step; write a constant weight as {self.to:g}")
+        return self
+
+    @property
+    def first(self) -> float:
+        """The weight at the beginning: ``from``."""
+        value: float = getattr(self, "from")
+        return value
+
+
+def _number_or_map(weight: object) -> str:
+    # In the locations of pydantic's errors; no recipe key has these names.
+    return "<map>" if isinstance(weight, dict | WeightSchedule) else "<number>"
+
+
+TermWeight = Annotated[
+    Annotated[Weight, Tag("<number>")] | Annotated[WeightSchedule, Tag("<map>")],
+    Discriminator(_number_or_map),
+]
+"""A weight that is constant or has a schedule."""
 
 
 class ComponentConfig(Settings):
@@ -576,7 +679,11 @@ class RegularizerConfig(ComponentConfig):
 
     number_means = "weight"
 
-    weight: Weight = Field(1.0, description="weight of the term; 0: off")
+    weight: TermWeight = Field(
+        1.0,
+        description="weight of the term; 0: off; or a map `{from: 0, to: 0.5, steps: 400}` (or "
+        "`epochs`): it changes linearly over this time",
+    )
 
     @property
     def needs_features(self) -> bool:

@@ -424,7 +424,7 @@ class RegularizerInputs:
 
 class Regularizer(nn.Module, ABC):
     """One term of the tokenizer's loss. Built as ``Regularizer(config)``; the engine multiplies by
-    ``config.weight`` and skips the term when that is 0."""
+    the weight of the step, ``config.weight`` or its schedule's, and skips the term at weight 0."""
 
     adaptive: bool = False
     """Whether the engine also multiplies by the ratio of gradient norms, reconstruction over term,

@@ -10,7 +10,8 @@ from typing import Any, Union, get_args, get_origin
 from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
-from pae_framework.recipe.components import Component
+from pae_framework.config import WeightSchedule
+from pae_framework.recipe.components import Component, RegularizerComponent
 from pae_framework.recipe.emit import inline as yaml
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.reference import type_words
@@ -46,6 +47,8 @@ def _sections(path: tuple[str, ...], model: type[BaseModel]) -> Iterator[str]:
         step = f"{key}.<label>" if get_origin(field.annotation) is dict else key
         if not issubclass(inner, Component) or len(inner.model_fields) > 2:
             yield from _sections((*path, step), inner)
+        if inner is RegularizerComponent:
+            yield from _sections((*path, step, "weight"), WeightSchedule)
 
 
 def _extends() -> tuple[str, ...]:

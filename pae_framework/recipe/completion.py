@@ -23,8 +23,12 @@ def completions(loaded: LoadedRecipe, incomplete: str) -> list[str]:
         choices = [str(choice) for choice in _values(schema, node, last, loaded.registry)]
         return [f"{key_path}={choice}" for choice in choices if choice.startswith(value)]
     before = "".join(f"{parent}." for parent in parents)
-    keys = [key for key in _keys(schema, node, loaded.registry) if key.startswith(last)]
-    return [f"{before}{key}{_suffix(schema.enter(key, node, loaded.registry))}" for key in keys]
+    return [
+        f"{before}{key}{suffix}"
+        for key in _keys(schema, node, loaded.registry)
+        if key.startswith(last)
+        for suffix in _suffixes(schema.enter(key, node, loaded.registry))
+    ]
 
 
 def _keys(schema: SchemaNode, node: Node, registry: Registry) -> Iterable[str]:
@@ -34,11 +38,11 @@ def _keys(schema: SchemaNode, node: Node, registry: Registry) -> Iterable[str]:
     return (node.map or {}) if get_origin(schema.type) is dict else ()
 
 
-def _suffix(schema: SchemaNode) -> str:
-    """A dot if the value is a map, else an equals sign."""
+def _suffixes(schema: SchemaNode) -> str:
+    """A dot if the value is a map, an equals sign if it is none, and both if it may be either."""
     kind = schema.type
     is_map = isinstance(kind, type) and issubclass(kind, BaseModel)
-    return "." if is_map or get_origin(kind) is dict else "="
+    return "=." if schema.number else "." if is_map or get_origin(kind) is dict else "="
 
 
 def _values(schema: SchemaNode, node: Node, key: str, registry: Registry) -> Iterable[Any]:

@@ -34,12 +34,14 @@ from pae_framework.config import (
     EvaluatorConfig,
     GeneratorConfig,
     LatentShape,
+    Length,
     ModulatorConfig,
     PathText,
     RegularizerConfig,
     Settings,
     TokenizerConfig,
     TrackerConfig,
+    WeightSchedule,
 )
 from pae_framework.data.data_settings import ResizeSettings
 from pae_framework.errors import PluginError
@@ -47,7 +49,7 @@ from pae_framework.flow.flow_settings import FlowSettings
 from pae_framework.kinds import KINDS
 from pae_framework.registry import Registry, UnknownComponentError
 from pae_framework.tokenizer.tokenizer_settings import LpipsNetwork
-from pae_framework.training.train_settings import Length, TrainSettings
+from pae_framework.training.train_settings import TrainSettings
 
 CONFIG = "<config>"
 """Alias of the ``config`` field in validation; no recipe key can have this name."""
@@ -188,18 +190,20 @@ GuideComponent = Component[GeneratorConfig]
 
 
 class RegularizerComponent(Component[RegularizerConfig]):
-    """A term of the tokenizer's loss; its weight may come in late or grow."""
+    """A term of the tokenizer's loss; its weight may come in late and change."""
 
-    hashed_if_set = frozenset({"start", "warmup"})
+    hashed_if_set = frozenset({"start"})
+    former_keys = frozenset({"warmup"})
 
     start: Length | None = Field(
         None, description="when the term is added to the loss; null: from the first step on"
     )
-    warmup: Length | None = Field(
-        None,
-        description="length of the linear increase of the weight from 0, after `start`; null: the "
-        "whole weight at once",
-    )
+
+    @property
+    def schedule(self) -> WeightSchedule | None:
+        """How the weight changes after ``start``; None: it is constant."""
+        weight = self.config.weight
+        return weight if isinstance(weight, WeightSchedule) else None
 
 
 class EncoderComponent(Component[EncoderConfig]):

@@ -1,4 +1,4 @@
-"""Settings that are newer than a run, in the recipe that the run recorded. No torch."""
+"""Settings that are newer or older than this version, in the recipe of a run. No torch."""
 
 from __future__ import annotations
 
@@ -24,7 +24,8 @@ def is_of_run(file: Path) -> bool:
 def with_former_defaults(node: Node, registry: Registry, schema: SchemaNode = RECIPE) -> Node:
     """A run's recipe in which missing settings are what the run's version did.
 
-    See :attr:`Settings.former_defaults`. What an override replaces is not of the run.
+    See :attr:`Settings.former_defaults` and ``former_keys``. What an override replaces is not of
+    the run.
     """
     use = node.child("use")
     if node.map is None or node.replaces or (use is not None and use.replaces):
@@ -32,12 +33,19 @@ def with_former_defaults(node: Node, registry: Registry, schema: SchemaNode = RE
     entries = {
         key: with_former_defaults(child, registry, schema.enter(key, node, registry))
         for key, child in node.map.items()
+        if child.value is not None or key not in _former_keys(schema)
     }
     for key, value in _former_defaults(node, registry, schema).items():
         former, _ = parse(inline(value), position=lambda line, column: node.where)
         if former is not None:
             entries.setdefault(key, former)
     return replace(node, value=entries)
+
+
+def _former_keys(schema: SchemaNode) -> frozenset[str]:
+    model = schema.type
+    is_settings = isinstance(model, type) and issubclass(model, Settings)
+    return model.former_keys if is_settings else frozenset()
 
 
 def _former_defaults(node: Node, registry: Registry, schema: SchemaNode) -> Mapping[str, Any]:

@@ -19,6 +19,7 @@ from pae_framework.config import (
     AttentionKernel,
     Count,
     LatentShape,
+    Length,
     PathText,
     Processes,
     Seed,
@@ -51,7 +52,7 @@ from pae_framework.tokenizer.tokenizer_settings import (
     ReconstructionSettings,
     RefinementSettings,
 )
-from pae_framework.training.train_settings import Length, OptimizerSettings, TrainSettings
+from pae_framework.training.train_settings import OptimizerSettings, TrainSettings
 
 MAX_NAME = 100
 """Longest name of a folder that a recipe chooses: suffixes and temporary files make it longer."""

@@ -32,6 +32,8 @@ class SchemaNode:
     """Label of an entry of a map such as ``evaluate``: the default of its ``use``."""
     either: tuple[type[BaseModel], type[Component[Any]]] | None = None
     """Section and component, where both are valid; ``type`` is then one of them."""
+    number: bool = False
+    """Whether a number is valid, too, where ``type`` is a model."""
 
     def of(self, node: Node | None) -> SchemaNode:
         """The schema of this very value: a component if it names one, where both are valid."""
@@ -144,13 +146,17 @@ def _schema_of(annotation: Any) -> SchemaNode:
         nullable = len(kinds) < len(get_args(annotation))
         if len(kinds) == 1:
             return SchemaNode(_schema_of(kinds[0]).type, nullable)
-        return _component_or_section(kinds, nullable)
+        return _either(kinds, nullable)
     return SchemaNode(annotation, nullable=annotation is Any or annotation is type(None))
 
 
-def _component_or_section(kinds: list[Any], nullable: bool) -> SchemaNode:
-    """Of a union: known if it is of a component and a section, as for the tokenizer."""
+def _either(kinds: list[Any], nullable: bool) -> SchemaNode:
+    """Of a union: known if it is of a component and a section, as for the tokenizer, or of a number
+    and a section, as for a weight with a schedule."""
+    kinds = [_schema_of(kind).type for kind in kinds]
     models = [kind for kind in kinds if isinstance(kind, type) and issubclass(kind, BaseModel)]
+    if len(kinds) == 2 and len(models) == 1 and float in kinds:
+        return SchemaNode(models[0], nullable, number=True)
     components = [model for model in models if issubclass(model, Component)]
     if len(kinds) == len(models) == 2 and len(components) == 1:
         (section,) = (model for model in models if model not in components)

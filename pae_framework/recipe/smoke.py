@@ -191,7 +191,7 @@ def _shrink_training(train: Data) -> None:
 
 
 def _shrink_tokenizer(tokenizer: Data, feature_maps: int | None) -> None:
-    """Train from scratch; terms that start late or grow have their weight in the second step.
+    """Train from scratch; in the second step schedules end, and late terms have their full weight.
 
     Compared layers stay, or are the last one if the small encoder has fewer.
     """
@@ -203,7 +203,9 @@ def _shrink_tokenizer(tokenizer: Data, feature_maps: int | None) -> None:
     for term in tokenizer["regularizers"].values():
         late = term["start"] is not None
         term["start"] = {"steps": 1} if late else None
-        term["warmup"] = {"steps": 1} if term["warmup"] and not late else None
+        if isinstance(weight := term["weight"], dict):
+            short = {**weight, "steps": 1, "epochs": None}
+            term["weight"] = max(weight["from"], weight["to"]) if late else short
     adversarial = tokenizer["adversarial"]
     if adversarial is not None:
         adversarial["update_from"] = {"steps": 0}

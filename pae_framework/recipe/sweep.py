@@ -80,7 +80,8 @@ def differing_values(members: Sequence[Member]) -> dict[str, list[str]]:
     """Keys in which variants differ, defaults included, with the value of each variant as YAML.
 
     The variants are in the order of ``members``. A section or component that some variants lack is
-    one value: its component, or ``set``.
+    one value: its component, or ``set``. So is a map that is a number in some variants, such as a
+    weight with a schedule.
     """
     variants: dict[str, Any] = {}
     for member in members:
@@ -96,12 +97,15 @@ def _differing(values: Sequence[Any], path: KeyPath = ()) -> Iterator[tuple[str,
         for key in dict.fromkeys(key for value in values for key in value):
             yield from _differing([value.get(key, _ABSENT) for value in values], (*path, key))
     else:
-        yield dotted(path), [_shown(value) for value in values]
+        number = any(isinstance(value, int | float) for value in values)
+        yield dotted(path), [_shown(value, whole=number) for value in values]
 
 
-def _shown(value: Any) -> str:
+def _shown(value: Any, whole: bool) -> str:
     if value is _ABSENT:
         return "not set"
+    if isinstance(value, dict) and whole:
+        return inline({key: entry for key, entry in value.items() if entry is not None})
     if isinstance(value, dict) and value:
         return str(value.get("use", "set"))
     return inline(value)

@@ -15,7 +15,6 @@ from pydantic.fields import FieldInfo
 from pydantic_core import ErrorDetails
 
 from pae_framework.errors import PluginError, Problem, RecipeError
-from pae_framework.recipe.components import CONFIG
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath, Node, dotted
 from pae_framework.recipe.schema import SchemaNode, accepts, named_settings, schema_at
@@ -61,6 +60,10 @@ _FEW_PLACES = 4
 
 _MAIN_KEYS = ("weight", "scale", "steps")
 """Keys that a number in place of a map is most likely meant for."""
+
+_SCHEDULE = "{from: 0, to: 0.5, steps: 400}"
+_OF_SCHEDULES = ("from", "to", "steps", "epochs", "warmup")
+"""Its keys, and the one that the adversarial term has in its place."""
 
 _OTHER_NAMES = {"gpu": "cuda", "bfloat16": "bf16", "fp32": "float32", "float": "float32"}
 """What other programs call values of recipes."""
@@ -128,15 +131,22 @@ class _Explain:
         elif found[0]["type"] == "extra_forbidden":
             known = self._fields(path[:-1]) or ()
             message, hint = "unknown key", suggestion(str(path[-1]), known)
-            if not hint.startswith("did you mean"):
+            if path[-1] in _OF_SCHEDULES and self._at((*path[:-1], "weight"))[0].number:
+                hint = f"a weight that changes is `weight: {_SCHEDULE}`"
+            elif not hint.startswith("did you mean"):
                 hint = self._setting_elsewhere(path) or hint
             where = unknown.key_where if (unknown := self.root.find(path)) else where
         else:
             message, hint = explain_value(found)
-            hint = hint or self._key_to_write(found[0], path) or self._schedule(found[0], path)
+            hint = hint or self._key_to_write(found[0], path)
             if not hint and found[0]["type"] in _NO_COMPONENT:
                 hint = self._setting_of_label(path)
                 message = message.rstrip(".") if hint else message
+        schema, node = self._at(path)
+        if schema.number and node.map is None:
+            message = message.replace("expected a number,", "expected a number or a map,")
+        elif schema.number and len(node.map.keys() & {"steps", "epochs"}) != 1:
+            hint = f"a weight that changes is `{_SCHEDULE}`"
         return Problem(message, dotted(path), where, hint)
 
     def _missing(self, path: KeyPath) -> tuple[str, str]:
@@ -160,16 +170,6 @@ class _Explain:
         keys = [key for key, field in fields.items() if accepts(field, value)]
         key = next((key for key in _MAIN_KEYS if key in keys), next(iter(keys), None))
         return f"set a key of it, such as {dotted((*path, key))}={describe(value)}" if key else ""
-
-    def _schedule(self, found: ErrorDetails, path: KeyPath) -> str:
-        """A hint for a map in place of a weight that has a schedule."""
-        owner = path[:-1]
-        if path[-1:] != ("weight",) or not isinstance(found["input"], dict):
-            return ""
-        if "warmup" not in (self._fields(owner) or {}):
-            return ""
-        keys = (dotted((*owner, key)) for key in ("weight=0.5", "warmup={steps: 400}"))
-        return f"a weight that grows from 0 is {' and '.join(keys)}"
 
     def _setting_of_label(self, path: KeyPath) -> str:
         """The same hint for a label of a map, such as ``evaluate``, that names no component."""
@@ -200,7 +200,7 @@ def _key_path(loc: tuple[int | str, ...], root: Node) -> KeyPath:
         if node is None:
             continue
         child = node.child(key)
-        if key == CONFIG and child is None:
+        if str(key).startswith("<") and child is None:  # a name that only models have
             continue
         if child is not None or (node.map is not None and position == len(loc) - 1):
             path.append(key)

@@ -82,7 +82,7 @@ def run(context: StageContext) -> None:
         discriminator=discriminator,
         begin_step=objective.begin_step,
         check=objective.check,
-        signed=(*SIGNED, *_growing(section)),
+        signed=(*SIGNED, *_changing(section)),
     )
     train(task, settings, total, context.train_context(settings, len(source)))
     save_weights(context, tokenizer, "tokenizer.safetensors")
@@ -101,10 +101,10 @@ def _steps_per_epoch(context: StageContext) -> float:
     return len(context.train_source) / context.recipe.tokenizer_section.train.batch_size
 
 
-def _growing(section: TokenizerSection) -> list[str]:
-    """Regularizers whose weight grows: the loss may jump with them."""
+def _changing(section: TokenizerSection) -> list[str]:
+    """Regularizers whose weight changes: the loss may jump with them."""
     terms = section.active_regularizers.items()
-    return [label for label, term in terms if term.start or term.warmup]
+    return [label for label, term in terms if term.start or term.schedule]
 
 
 def _adversarial(

@@ -40,7 +40,7 @@ class TrainTask:
         begin_step: called with the index of each step before it, for schedules inside the module.
             What it sets must depend on the index alone.
         check: called once, after ``lr_factors`` froze weights and before any training; may raise.
-        signed: loss terms that may be negative, or whose weight is adaptive or grows. Their size
+        signed: loss terms that may be negative, or whose weight is adaptive or changes. Their size
             does not indicate divergence, so ``jump`` measures the loss without them.
     """
 

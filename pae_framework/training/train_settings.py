@@ -13,12 +13,15 @@ from pae_framework.config import (
     BatchSize,
     Count,
     Distinct,
+    Epochs,
+    Length,
     Magnitude,
     PathText,
     Precision,
     Seed,
     Settings,
     Side,
+    StartStep,
     Steps,
     Weight,
     Workers,
@@ -28,8 +31,6 @@ Parallel = Literal["ddp", "fsdp"]
 Noise = Literal["cpu", "device"]
 Beta = Annotated[float, Field(ge=0, lt=1)]
 LearningRate = Annotated[float, Gt(0), Le(100)]
-StartStep = Annotated[int, Ge(0), Le(1_000_000_000)]
-Epochs = Annotated[float, Ge(0), Le(1_000_000)]
 _SNAPSHOT = re.compile(r"snapshots/ema-(0\.\d+)-step(\d+)\.safetensors")
 EmaLength = Annotated[float, Ge(0.005), Le(0.28)]
 """Relative length of a power-function average; the plain mean has sqrt(1/12) = 0.289."""
@@ -44,45 +45,6 @@ LOG_COLUMNS = (
     *(f"{DISCRIMINATOR_PREFIX}{column}" for column in NETWORK_COLUMNS),
 )
 """Columns that the training loop logs in addition to the terms of the losses."""
-
-
-class Length(Settings):
-    """A point of a training, in steps or epochs."""
-
-    steps: StartStep | None = Field(None, description="optimizer steps; or set `epochs`")
-    epochs: Epochs | None = Field(None, description="passes over the data; or set `steps`")
-
-    @model_validator(mode="after")
-    def _one_unit(self) -> Length:
-        if (self.steps is None) == (self.epochs is None):
-            raise ValueError("set exactly one of `steps` and `epochs`")
-        return self
-
-    def in_steps(self, steps_per_epoch: float) -> int:
-        """The same point in optimizer steps."""
-        if self.steps is not None:
-            return self.steps
-        assert self.epochs is not None
-        return round(self.epochs * steps_per_epoch)
-
-    def __str__(self) -> str:
-        return f"epoch {self.epochs:g}" if self.steps is None else f"step {self.steps}"
-
-    def same_unit(self, other: Length) -> bool:
-        """Whether both are in steps or both are in epochs."""
-        return (self.steps is None) == (other.steps is None)
-
-    def before(self, other: Length) -> bool:
-        """Whether this is earlier than ``other``; False if their units cannot be compared."""
-        if self.steps is not None and other.steps is not None:
-            return self.steps < other.steps
-        if self.epochs is not None and other.epochs is not None:
-            return self.epochs < other.epochs
-        return not (self.steps or self.epochs) and bool(other.steps or other.epochs)
-
-    def reaches(self, other: Length) -> bool:
-        """Whether this is not earlier than ``other``; False if their units differ."""
-        return self.same_unit(other) and not self.before(other)
 
 
 class EmaSnapshots(Settings):

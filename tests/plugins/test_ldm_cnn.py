@@ -23,7 +23,7 @@ from pae_encoders.ldm_config import LdmEncoderConfig
 from pae_encoders.ldm_encoder import LdmEncoder
 from pae_framework.errors import CheckpointError
 from pae_framework.interop.tokenizer_weights import match_state_dict, read_released, released_state
-from pae_framework.tokenizer.losses.terms import RegularizerTerm
+from pae_framework.tokenizer.losses.terms import Ramp, RegularizerTerm
 from pae_framework.tokenizer.model import ComposedTokenizer
 from pae_modulators.config import NoModulatorConfig
 from pae_modulators.none import NoModulator
@@ -192,5 +192,5 @@ def test_a_file_that_does_not_fit_is_refused(
 
 def test_the_adaptive_weight_is_measured_at_the_last_convolution_of_the_encoder() -> None:
     built = tokenizer(Shape())
-    term = RegularizerTerm("vf", VF(VFConfig()), 1.0)
+    term = RegularizerTerm("vf", VF(VFConfig()), Ramp())
     assert term.layer(built) is built.encoder.conv_out.weight  # type: ignore[union-attr]

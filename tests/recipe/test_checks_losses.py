@@ -7,13 +7,12 @@ from pathlib import Path
 import pytest
 from recipe_cases import Load, Problems, unstated
 
-from pae_framework.config import RegularizerConfig
+from pae_framework.config import Length, RegularizerConfig
 from pae_framework.errors import RecipeError
 from pae_framework.plugins import load_registry
 from pae_framework.recipe.consistency import inconsistencies
 from pae_framework.recipe.load import load_recipe
 from pae_framework.registry import ComponentSpec, Plugin, Registry
-from pae_framework.training.train_settings import Length
 
 NO_RECONSTRUCTION = ["tokenizer.reconstruction={l1: 0, perceptual: {weight: 0}}"]
 EPOCHS = "tokenizer.train={epochs: 3}"
@@ -140,11 +139,36 @@ PATCHES = "tokenizer.adversarial={discriminator: {use: patchgan, layers: 1, widt
         ),
         (
             [
+                "tokenizer.regularizers.ssr.start={steps: 4}",
+                "tokenizer.regularizers.ssr.weight={to: 0.5, steps: 7}",
+            ],
+            "tokenizer.regularizers.ssr.weight",
+            [
+                "the training ends at {steps: 10}, before the weight is 0.5",
+                "fewer tokenizer.regularizers.ssr.weight.steps",
+            ],
+        ),
+        (
+            [
                 *NO_RECONSTRUCTION,
-                "tokenizer.regularizers={ssr: {warmup: {steps: 2}}}",
+                "tokenizer.regularizers={ssr: {weight: {to: 1, steps: 2}}}",
             ],
             "tokenizer.regularizers.ssr",
-            ["no term", "first step", "set tokenizer.reconstruction.l1=1"],
+            ["no term", "every step", "set tokenizer.reconstruction.l1=1", "never be 0"],
+        ),
+        (  # from step 5 to 7 there is no term
+            [
+                *NO_RECONSTRUCTION,
+                "tokenizer.regularizers={ssr: {weight: {from: 1, to: 0, steps: 5}}, "
+                "scr: {start: {steps: 8}}}",
+            ],
+            "tokenizer.regularizers.ssr",
+            ["no term", "every step", "set tokenizer.reconstruction.l1=1", "never be 0"],
+        ),
+        (
+            [*NO_RECONSTRUCTION, "tokenizer.regularizers={scr: {start: {steps: 8}}}"],
+            "tokenizer.regularizers.scr",
+            ["no term", "every step", "tokenizer.regularizers.scr.start=null"],
         ),
         (
             [*NO_RECONSTRUCTION, "tokenizer.regularizers={}", "tokenizer.refinement=null"],

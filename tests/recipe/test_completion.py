@@ -19,6 +19,11 @@ def recipe():
         ("tokenizer.enc", ["tokenizer.encoder."]),
         ("tokenizer.bottleneck.ch", ["tokenizer.bottleneck.channels="]),
         ("tokenizer.regularizers.m", ["tokenizer.regularizers.mcr."]),
+        (
+            "tokenizer.regularizers.mcr.we",
+            ["tokenizer.regularizers.mcr.weight=", "tokenizer.regularizers.mcr.weight."],
+        ),
+        ("tokenizer.regularizers.mcr.weight.fr", ["tokenizer.regularizers.mcr.weight.from="]),
         ("tokenizer.modulator.fusion=s", ["tokenizer.modulator.fusion=sft"]),
         ("data.flip=t", ["data.flip=true"]),
         ("tokenizer.train.prec", ["tokenizer.train.precision="]),

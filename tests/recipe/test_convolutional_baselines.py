@@ -8,12 +8,12 @@ import pytest
 import torch
 
 from pae_framework.build import build_networks
+from pae_framework.config import Length
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.models import Recipe, TokenizerSection
 from pae_framework.recipe.smoke import smoke_recipe
 from pae_framework.registry import Registry
 from pae_framework.tokenizer.losses.adaptive_weight import ADVERSARIAL_BOUNDS, REGULARIZER_BOUNDS
-from pae_framework.training.train_settings import Length
 
 RECIPES = Path(__file__).parents[2] / "recipes"
 NAMES = ("vavae_f16d32", "kl_vae_f16d32")

@@ -6,11 +6,11 @@ import pytest
 import torch
 
 from pae_framework.build import build_networks
+from pae_framework.config import Length
 from pae_framework.flow.path import solver_times
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.models import Recipe
 from pae_framework.registry import Registry
-from pae_framework.training.train_settings import Length
 
 
 @pytest.fixture

@@ -82,6 +82,7 @@ def test_what_it_rejects_the_loader_rejects(override: str, path: str) -> None:
         "extractor=null",
         "tokenizer.regularizers.mcr=null",
         "tokenizer.regularizers.mine={use: kl, weight: 0.1}",
+        "tokenizer.regularizers.mcr.weight={to: 0.1, epochs: 1}",
         "tokenizer.modulator=none",
         "tokenizer.encoder.use=pae-framework/tiny_vit",
         "launch=big",

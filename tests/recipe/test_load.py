@@ -6,6 +6,7 @@ import re
 from pathlib import Path
 
 import pytest
+import yaml
 from recipe_cases import SMALL, Load, Problems, unstated
 
 from pae_framework.errors import PluginError, RecipeError, UsageError
@@ -40,11 +41,25 @@ def test_data_has_no_defaults_and_resolved_has_all(load: Load) -> None:
 def test_the_resolved_recipe_loads_to_an_equal_one(load: Load, registry: Registry) -> None:
     folders = [str(Path(name).absolute()) for name in "ab"]  # a relative one becomes absolute
     images = f"data.train={{use: idx, folder: {folders}}}"
-    first = load("tokenizer.train.clip=null", images, "seed=7")
+    weight = "tokenizer.regularizers.ssr.weight={from: 1, to: 0.5, epochs: 0.01}"
+    first = load("tokenizer.train.clip=null", images, "seed=7", weight)
     Path("resolved.yaml").write_text(first.resolved_yaml())
     again = load_recipe("resolved.yaml", (), registry)
     assert again.recipe == first.recipe
     assert again.resolved() == first.resolved()
+
+
+def test_a_run_may_have_recorded_null_for_a_key_of_an_earlier_version(
+    load: Load, registry: Registry
+) -> None:
+    first = load()
+    earlier = first.resolved()
+    earlier["tokenizer"]["regularizers"]["ssr"]["warmup"] = None
+    Path("resolved.yaml").write_text(yaml.safe_dump(earlier))
+    with pytest.raises(RecipeError, match=r"ssr\.warmup: unknown key"):
+        load_recipe("resolved.yaml", (), registry)
+    Path("run.json").write_text("{}")
+    assert load_recipe("resolved.yaml", (), registry).recipe == first.recipe
 
 
 def test_origins_name_file_command_line_or_default(load: Load) -> None:
@@ -301,9 +316,49 @@ def test_later_overrides_win(load: Load) -> None:
         ("tokenizer.encoder.pach=null", "tokenizer.encoder.pach", ["unknown", "'patch'?"]),
         ("name.first=x", "name", ["text", "found a map"]),
         (
-            "tokenizer.regularizers.ssr.weight={from: 0, to: 0.5, steps: 400}",
+            "tokenizer.regularizers.ssr.weight={form: 0, to: 0.5, steps: 400}",
+            "tokenizer.regularizers.ssr.weight.form",
+            ["unknown key", "'from'?"],
+        ),
+        (
+            "tokenizer.regularizers.ssr.warmup={steps: 400}",
+            "tokenizer.regularizers.ssr.warmup",
+            ["unknown key", "weight: {from: 0, to: 0.5, steps: 400}"],
+        ),
+        (
+            "tokenizer.regularizers.ssr.weight={to: 0.5}",
             "tokenizer.regularizers.ssr.weight",
-            ["tokenizer.regularizers.ssr.warmup={steps: 400}"],
+            ["exactly one of `steps` and `epochs`", "{from: 0, to: 0.5, steps: 400}"],
+        ),
+        (
+            "tokenizer.regularizers.ssr={from: 0}",
+            "tokenizer.regularizers.ssr.from",
+            ["unknown key", "weight: {from: 0, to: 0.5, steps: 400}"],
+        ),
+        (
+            "tokenizer.regularizers.ssr.weight=[1]",
+            "tokenizer.regularizers.ssr.weight",
+            ["a number or a map", "found a list"],
+        ),
+        (
+            "tokenizer.regularizers.ssr.weight={from: 0.5, to: 0.5, steps: 400}",
+            "tokenizer.regularizers.ssr.weight",
+            ["equal", "as 0.5"],
+        ),
+        (
+            "tokenizer.regularizers.ssr.weight={to: 0.5, epochs: 0}",
+            "tokenizer.regularizers.ssr.weight",
+            ["no step", "as 0.5"],
+        ),
+        (
+            "tokenizer.regularizers.ssr.weight={to: -1, steps: 400}",
+            "tokenizer.regularizers.ssr.weight.to",
+            ["0.0 or more", "-1"],
+        ),
+        (
+            "tokenizer.regularizers.ssr.weight=much",
+            "tokenizer.regularizers.ssr.weight",
+            ["a number", "'much'"],
         ),
         ("seed=x", "seed", ["an integer", "'x'"]),
         ("seed=[1", "seed", ["YAML"]),

@@ -6,12 +6,11 @@ import math
 
 import pytest
 
-from pae_framework.config import LatentShape
+from pae_framework.config import LatentShape, Length
 from pae_framework.recipe.derived import latent_shape
 from pae_framework.recipe.load import load_recipe
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.smoke import smoke_recipe
-from pae_framework.training.train_settings import Length
 
 IMAGES, CLASSES = 1_281_167, 1000
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 from recipe_cases import SMALL, Load
@@ -63,17 +64,26 @@ def test_components_stay_and_sizes_shrink(load: Load) -> None:
 
 
 @pytest.mark.parametrize("start", [None, {"epochs": 3}])
-@pytest.mark.parametrize("warmup", [None, {"steps": 400}])
-def test_terms_have_their_weight_in_the_last_step(
-    load: Load, start: dict[str, int] | None, warmup: dict[str, int] | None
+@pytest.mark.parametrize(
+    ("weight", "first", "last"),
+    [
+        (0.5, 0.5, 0.5),
+        ({"to": 0.5, "steps": 400}, 0, 0.5),
+        ({"from": 0.5, "to": 0.1, "epochs": 5}, 0.5, 0.1),
+    ],
+)
+def test_terms_have_their_last_weight_in_the_last_step(
+    load: Load, start: dict[str, int] | None, weight: Any, first: float, last: float
 ) -> None:
-    term = {"weight": 0.5, "start": start, "warmup": warmup}
+    """Late terms have the largest weight there."""
+    term = {"weight": weight, "start": start}
     loaded = load(
-        "tokenizer.train={steps: 500}", f"tokenizer.regularizers={{mcr: {json.dumps(term)}}}"
+        "tokenizer.train={epochs: 100}", f"tokenizer.regularizers={{mcr: {json.dumps(term)}}}"
     )
     small = smoke_recipe(loaded).recipe.tokenizer_section.regularizers["mcr"]
-    ramp = Ramp.in_steps(small.start, small.warmup, per_epoch=1)
-    assert [ramp.share(step) for step in (0, 1)] == [0.0 if start or warmup else 1.0, 1.0]
+    ramp = Ramp.of_weight(small.config.weight, small.start, per_epoch=1)
+    expected = [0, max(first, last)] if start else [first, last]
+    assert [ramp.at(step) for step in (0, 1)] == expected
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import pytest
+import yaml
 from recipe_cases import SMALL, Load, Problems
 
 from pae_framework.recipe.derived import latent_shape
@@ -77,6 +78,24 @@ sweep:
     # the gaussian has its own default, which nobody wrote
     assert found["tokenizer.bottleneck.channels"][:4] == [str(channels)] * 4
     assert not [key for key in found if key.endswith(("seed", "accumulate"))]
+
+
+def test_weights_with_and_without_a_schedule_differ(load: Load) -> None:
+    text = (
+        SMALL
+        + """\
+sweep:
+  seeds: [0]
+  variants:
+    number: {tokenizer.regularizers.ssr.weight: 0.2}
+    up: {tokenizer.regularizers.ssr.weight: {to: 0.5, steps: 4}}
+    down: {tokenizer.regularizers.ssr.weight: {from: 1, to: 0.5, epochs: 0.01}}
+"""
+    )
+    found = differing_values(expand(load(text=text)))
+    shown = ["0.2", "{from: 0.0, to: 0.5, steps: 4}", "{from: 1.0, to: 0.5, epochs: 0.01}"]
+    values = map(yaml.safe_load, found["tokenizer.regularizers.ssr.weight"])
+    assert list(values) == list(map(yaml.safe_load, shown))
 
 
 @pytest.mark.parametrize(

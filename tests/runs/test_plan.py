@@ -121,11 +121,18 @@ def test_a_reduced_size_of_jpeg_files_changes_the_images(tiny_recipe: Path, use:
     assert all(before[stage] != after[stage] for stage in before)
 
 
-@pytest.mark.parametrize("key", ["start", "warmup"])
-def test_a_ramp_changes_the_tokenizer_and_its_absence_nothing(tiny_recipe: Path, key: str):
-    ramp = f"tokenizer.regularizers.ssr.{key}"
-    assert changed(tiny_recipe, f"{ramp}={{steps: 2}}") == FROM_TOKENIZER
-    assert changed(tiny_recipe, f"{ramp}=null") == set()
+def test_a_late_start_changes_the_tokenizer_and_its_absence_nothing(tiny_recipe: Path):
+    start = "tokenizer.regularizers.ssr.start"
+    assert changed(tiny_recipe, f"{start}={{steps: 2}}") == FROM_TOKENIZER
+    assert changed(tiny_recipe, f"{start}=null") == set()
+
+
+def test_a_schedule_of_a_weight_changes_the_tokenizer(tiny_recipe: Path):
+    weight = "tokenizer.regularizers.ssr.weight"
+    schedule = f"{weight}={{to: 0.2, steps: 2}}"
+    assert changed(tiny_recipe, schedule) == FROM_TOKENIZER
+    stated = fingerprints(tiny_recipe, f"{weight}={{from: 0, to: 0.2, steps: 2, epochs: null}}")
+    assert stated == fingerprints(tiny_recipe, schedule)
 
 
 def test_micro_batches_count(tiny_recipe: Path):

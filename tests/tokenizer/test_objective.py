@@ -19,7 +19,7 @@ from pae_framework.registry import Registry
 from pae_framework.tokenizer.losses.adversarial import AdversarialTerm, Schedule
 from pae_framework.tokenizer.losses.objective import TokenizerObjective
 from pae_framework.tokenizer.losses.reconstruction import ReconstructionTerms
-from pae_framework.tokenizer.losses.terms import NamedModules, RegularizerTerm
+from pae_framework.tokenizer.losses.terms import NamedModules, Ramp, RegularizerTerm
 from pae_framework.tokenizer.model import ComposedTokenizer, noisy
 from pae_framework.tokenizer.refinement import PriorRefiner
 from pae_framework.training.blocks import find_blocks, recompute_blocks
@@ -114,7 +114,7 @@ def make(
                 tokenizer, described, registry, refiner, adversarial, per_epoch=per_epoch
             )
         regularizers = [
-            RegularizerTerm(label, objects[label], component.config.weight)
+            RegularizerTerm(label, objects[label], Ramp(last=component.config.weight))
             for label, component in described.active_regularizers.items()
         ]
         return TokenizerObjective(
@@ -135,7 +135,7 @@ Make = Callable[..., TokenizerObjective]
 
 def test_the_weight_of_a_regularizer_comes_in_late_and_grows(make: Make) -> None:
     """From step 2 on, a fifth more each step: 0, 0, 0, 1/5, 2/5, ..., 1, 1."""
-    changes = {"start": {"steps": 2}, "warmup": {"epochs": 2}}
+    changes = {"start": {"steps": 2}, "weight": {"to": 0.5, "epochs": 2}}
     found = []
     for ramp in ({}, changes):
         torch.manual_seed(6)
@@ -151,6 +151,23 @@ def test_the_weight_of_a_regularizer_comes_in_late_and_grows(make: Make) -> None
         torch.testing.assert_close(terms["loss"], expected)
         if share:
             torch.testing.assert_close(terms["ssr"], share * full["ssr"])
+
+
+def test_the_weight_of_a_regularizer_falls(make: Make) -> None:
+    """From 1 to 0.2 in 4 steps; one that falls to 0 is then not computed."""
+    weights = {"ssr": {"from": 1, "to": 0.2, "steps": 4}, "scr": {"from": 1, "to": 0, "steps": 4}}
+    terms = {label: {"weight": weight} for label, weight in weights.items()}
+    objective = make(regularizers=terms, refinement=REFINEMENT)
+    found = []
+    for step in range(6):
+        objective.begin_step(step)
+        found.append(loss_of(objective))
+    for label, expected in {
+        "ssr": (1, 0.8, 0.6, 0.4, 0.2, 0.2),
+        "scr": (1, 0.75, 0.5, 0.25),
+    }.items():
+        values = [terms[label] for terms in found if label in terms]
+        torch.testing.assert_close(torch.stack(values), found[0][label] * torch.tensor(expected))
 
 
 def loss_of(objective: TokenizerObjective) -> dict[str, Tensor]:

@@ -12,7 +12,7 @@ from torch import Tensor
 from pae_framework.config import RegularizerConfig
 from pae_framework.contracts import Regularizer
 from pae_framework.errors import PluginError
-from pae_framework.tokenizer.losses.terms import RegularizerTerm
+from pae_framework.tokenizer.losses.terms import Ramp, RegularizerTerm
 
 
 def term(value: Callable[[], Any]) -> RegularizerTerm:
@@ -20,7 +20,7 @@ def term(value: Callable[[], Any]) -> RegularizerTerm:
         def forward(self, inputs: Any) -> Any:
             return value()
 
-    return RegularizerTerm("mine", Given(RegularizerConfig()), 1.0)
+    return RegularizerTerm("mine", Given(RegularizerConfig()), Ramp())
 
 
 @pytest.mark.parametrize(

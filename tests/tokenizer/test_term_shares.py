@@ -18,6 +18,7 @@ from pae_framework.recipe.models import TokenizerSection
 from pae_framework.registry import Registry
 from pae_framework.tokenizer.losses.objective import TokenizerObjective
 from pae_framework.tokenizer.losses.term_shares import measure_shares
+from pae_framework.tokenizer.losses.terms import Ramp, RegularizerTerm
 from pae_framework.training.blocks import recompute_blocks
 from pae_framework.world import ONE_PROCESS, World
 
@@ -152,7 +153,8 @@ def test_a_weight_multiplies_the_odds_of_its_term(make: Make, images: Tensor) ->
     for weight in (0.2, 0.8):
         objective = make(log_shares_every=1)
         (term,) = [term for term in objective.terms if term.name == "ssr"]
-        term.weight = weight
+        assert isinstance(term, RegularizerTerm)
+        term.ramp = Ramp(last=weight)
         found.append(step_of(objective, 0, images))
     for kind in ("loss", "grad"):
         low, high = ((x[f"{kind}/ssr"] / x[f"{kind}/mcr"]).item() for x in found)

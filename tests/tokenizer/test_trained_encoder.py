@@ -19,7 +19,7 @@ from pae_framework.registry import Registry
 from pae_framework.tokenizer.losses.adversarial import AdversarialTerm, DiscriminatorLoss, Schedule
 from pae_framework.tokenizer.losses.objective import TokenizerObjective
 from pae_framework.tokenizer.losses.reconstruction import ReconstructionTerms
-from pae_framework.tokenizer.losses.terms import RegularizerTerm
+from pae_framework.tokenizer.losses.terms import Ramp, RegularizerTerm
 from pae_framework.tokenizer.model import ComposedTokenizer
 from pae_framework.tokenizer.step_tokens import StepTokens
 from pae_framework.tokenizer.tokenizer_settings import ReconstructionSettings
@@ -134,7 +134,7 @@ def test_features_of_regularizers_are_without_gradient(
     tokenizer, keeps = build(train_encoder=train_encoder).train(), KeepsFeatures()
     reconstruction = ReconstructionTerms(ONLY_L1, tokenizer.encoder)
     objective = TokenizerObjective(
-        tokenizer, reconstruction, [RegularizerTerm("keeps", keeps, 1.0)]
+        tokenizer, reconstruction, [RegularizerTerm("keeps", keeps, Ramp())]
     )
     objective.loss(images, generator())
     assert not keeps.features.requires_grad

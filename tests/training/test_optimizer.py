@@ -11,12 +11,13 @@ from hypothesis import strategies as st
 from pydantic import ValidationError
 from torch import nn
 
+from pae_framework.config import Length
 from pae_framework.training.optimizer import (
     build_optimizer,
     learning_rate,
     set_learning_rate,
 )
-from pae_framework.training.train_settings import Length, OptimizerSettings, TrainSettings
+from pae_framework.training.train_settings import OptimizerSettings, TrainSettings
 
 
 def test_warm_up_is_linear_and_ends_at_the_peak():

@@ -5,11 +5,13 @@ from __future__ import annotations
 import re
 from collections.abc import Iterator
 
+from pae_framework.config import Duration, Length
 from pae_framework.errors import Inconsistency
+from pae_framework.recipe.components import RegularizerComponent
 from pae_framework.recipe.models import Recipe, TokenizerSection
 from pae_framework.recipe.nodes import KeyPath, dotted
 from pae_framework.tokenizer.tokenizer_settings import FACTOR, TERM_COLUMNS
-from pae_framework.training.train_settings import LOG_COLUMNS, Length
+from pae_framework.training.train_settings import LOG_COLUMNS
 
 _LABEL = re.compile(r"[a-z][a-z0-9_-]*")
 _LONGEST_LABEL = 64
@@ -86,8 +88,34 @@ def _check_regularizers(recipe: Recipe) -> Iterator[Inconsistency]:
             remedy = "adaptive=false" if "adaptive" in type(config).model_fields else "weight=0"
             hint = f"set tokenizer.regularizers.{label}.{remedy}"
             yield Inconsistency(path, f"its adaptive weight needs {absent}", hint)
-        if component.start:
-            yield from _check_point(recipe, (*path, "start"), component.start, _ENTERS)
+        yield from _check_times(recipe, path, component)
+
+
+def _check_times(
+    recipe: Recipe, path: KeyPath, component: RegularizerComponent
+) -> Iterator[Inconsistency]:
+    """The training reaches the term's start and the end of its weight's schedule."""
+    start, schedule = component.start, component.schedule
+    if start and (found := list(_check_point(recipe, (*path, "start"), start, _ENTERS))):
+        yield from found
+    elif schedule and _ends_before(recipe, _sum(recipe, start, schedule)):
+        key = dotted((*path, "weight", "epochs" if schedule.steps is None else "steps"))
+        end = _yaml(_end(recipe))
+        message = f"the training ends at {end}, before the weight is {schedule.to:g}"
+        hint = f"set fewer {key} or a longer tokenizer.train"
+        yield Inconsistency((*path, "weight"), message, hint)
+
+
+def _sum(recipe: Recipe, start: Length | None, after: Duration) -> Length | None:
+    """The point of the training this long after ``start``; None if it is unknown."""
+    parts = [part for part in (start, after) if part is not None]
+    if all(part.epochs is not None for part in parts):
+        return Length(epochs=sum(part.epochs or 0 for part in parts))
+    images = recipe.data.train.config.image_count()
+    if images is None and any(part.steps is None for part in parts):
+        return None
+    per_epoch = (images or 0) / recipe.tokenizer_section.train.batch_size
+    return Length(steps=sum(part.in_steps(per_epoch) for part in parts))
 
 
 def _encoder_ends_in_latents(tokenizer: TokenizerSection) -> bool:
@@ -156,17 +184,27 @@ def _check_point(
     recipe: Recipe, path: KeyPath, point: Length, event: str
 ) -> Iterator[Inconsistency]:
     """The training of the tokenizer, if there is one, reaches a point of it."""
-    train, images = recipe.tokenizer_section.train, recipe.data.train.config.image_count()
-    end = Length(steps=train.steps, epochs=train.epochs)
-    if images is None:
-        missed = point.reaches(end)
-    else:
-        per_epoch = images / train.batch_size
-        missed = point.in_steps(per_epoch) >= end.in_steps(per_epoch)
-    if missed and recipe.tokenizer_section.weights is None:
-        message = f"the training ends at {_yaml(end)}, before {event}"
+    if _ends_before(recipe, point, or_at=True):
+        message = f"the training ends at {_yaml(_end(recipe))}, before {event}"
         hint = f"set an earlier {dotted(path)} or a longer tokenizer.train"
         yield Inconsistency(path, message, hint)
+
+
+def _ends_before(recipe: Recipe, point: Length | None, or_at: bool = False) -> bool:
+    """Whether the training, if there is one, ends before a point, or at it; False if unknown."""
+    train, images = recipe.tokenizer_section.train, recipe.data.train.config.image_count()
+    end = _end(recipe)
+    if point is None or recipe.tokenizer_section.weights is not None:
+        return False
+    if images is None:
+        return end.before(point) or (or_at and point.reaches(end))
+    per_epoch = images / train.batch_size
+    return point.in_steps(per_epoch) + or_at > end.in_steps(per_epoch)
+
+
+def _end(recipe: Recipe) -> Length:
+    train = recipe.tokenizer_section.train
+    return Length(steps=train.steps, epochs=train.epochs)
 
 
 def _yaml(length: Length) -> str:
@@ -179,7 +217,7 @@ def _check_any_term(recipe: Recipe) -> Iterator[Inconsistency]:
     tokenizer = recipe.tokenizer_section
     terms = tokenizer.reconstruction.active_terms or tokenizer.active_regularizers
     if not tokenizer.reconstruction.active_terms:
-        yield from _check_first_step(recipe)
+        yield from _check_every_step(recipe)
     if terms or tokenizer.active_adversarial:
         return
     message = "every term of the tokenizer's loss has weight 0"
@@ -187,11 +225,17 @@ def _check_any_term(recipe: Recipe) -> Iterator[Inconsistency]:
     yield Inconsistency(("tokenizer", "reconstruction"), message, hint)
 
 
-def _check_first_step(recipe: Recipe) -> Iterator[Inconsistency]:
-    """A training without reconstruction terms has a term in its first step."""
+def _check_every_step(recipe: Recipe) -> Iterator[Inconsistency]:
+    """A training without reconstruction terms has another term that is active in every step."""
     terms = recipe.tokenizer_section.active_regularizers
-    late = [label for label, term in terms.items() if term.start or term.warmup]
-    if late and len(late) == len(terms) and recipe.tokenizer_section.weights is None:
-        message = "no term of the loss is active in the first step"
-        hint = f"set tokenizer.reconstruction.l1=1 or remove its start and warmup: {late[0]}"
-        yield Inconsistency((*_REGULARIZERS, late[0]), message, hint)
+    for term in terms.values():
+        if term.start is None and (term.schedule is None or term.schedule.first * term.schedule.to):
+            return
+    if terms and recipe.tokenizer_section.weights is None:
+        label, term = next(iter(terms.items()))
+        path = (*_REGULARIZERS, label)
+        message = "no term of the loss is active in every step"
+        other = f"{dotted(path)}.start=null"
+        if not term.start:
+            other = f"let {dotted(path)}.weight never be 0"
+        yield Inconsistency(path, message, f"set tokenizer.reconstruction.l1=1 or {other}")

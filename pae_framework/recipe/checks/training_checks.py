@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+from pae_framework.config import Length
 from pae_framework.errors import Inconsistency
 from pae_framework.recipe.derived import known_steps
 from pae_framework.recipe.models import Recipe
 from pae_framework.recipe.nodes import KeyPath, dotted
 from pae_framework.recipe.stage_table import EXPORTED_AVERAGES, STAGES
-from pae_framework.training.train_settings import Length, OptimizerSettings, TrainSettings
+from pae_framework.training.train_settings import OptimizerSettings, TrainSettings
 
 _DISCRIMINATOR: KeyPath = ("tokenizer", "adversarial", "optimizer")
 

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
+from pae_framework.config import Length
 from pae_framework.contracts import (
     Batch,
     Discriminator,
@@ -33,7 +34,6 @@ from pae_framework.tokenizer.losses.terms import LossTerm, Ramp
 from pae_framework.tokenizer.model import ComposedTokenizer
 from pae_framework.tokenizer.step_tokens import StepTokens
 from pae_framework.tokenizer.tokenizer_settings import ADVERSARIAL, DISCRIMINATOR_TERMS
-from pae_framework.training.train_settings import Length
 
 Module = TypeVar("Module", bound=nn.Module)
 
@@ -76,7 +76,7 @@ class Schedule:
 
     def share(self, step: int) -> float:
         """Share of the weight: 0 until ``start``, then linearly to 1 within ``warmup`` steps."""
-        return Ramp(self.start, self.warmup).share(step)
+        return Ramp(self.start, self.warmup).at(step)
 
 
 class AdversarialTerm(LossTerm):
@@ -103,12 +103,13 @@ class AdversarialTerm(LossTerm):
         adaptive: bool,
         tokens: StepTokens | None = None,
     ):
-        super().__init__(ADVERSARIAL, weight, adaptive, ("discriminator",))
+        super().__init__(ADVERSARIAL, adaptive, ("discriminator",))
         self.discriminator, self.schedule, self._tokens = discriminator, schedule, tokens
+        self.weight = weight
 
-    def share(self, step: int) -> float:
-        """The schedule's share."""
-        return self.schedule.share(step)
+    def weight_at(self, step: int) -> float:
+        """The weight, times the schedule's share."""
+        return self.weight * self.schedule.share(step)
 
     def begin_step(self) -> None:
         """Forget the tokens of the step before."""

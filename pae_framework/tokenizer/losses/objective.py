@@ -168,7 +168,7 @@ class TokenizerObjective(UsesFrozen):
             generator=generator,
         )
         share = 1.0 if rows is None else rows.share
-        active = [(term, part) for term in self.terms if (part := term.share(self.step))]
+        active = [(term, x) for term in self.terms if (x := term.weight_at(self.step))]
         if any(term.adaptive for term, _ in active):
             terms = with_known_gradients(lambda x: compare(x, images), reconstruction)
             compare.detach()
@@ -179,7 +179,7 @@ class TokenizerObjective(UsesFrozen):
         norm_of = partial(gradient_norm, world=self._world, share=share)
         factors: LossTerms = {}
         norms: dict[nn.Parameter, Tensor] = {}  # of the reconstruction's gradient at each layer
-        for term, part in active:  # adversarial, then regularizers
+        for term, weight in active:  # adversarial, then regularizers
             value = _value(term, replace(inputs, generator=random_of(*term.purpose)), share)
             if term.adaptive:
                 layer = term.layer(tokenizer)
@@ -189,7 +189,7 @@ class TokenizerObjective(UsesFrozen):
                 factor = term.bounds.factor(norms[layer], norm)
                 factors[f"{term.name}{FACTOR}"] = factor
                 value = factor * value
-            terms[term.name] = term.weight * part * value
+            terms[term.name] = weight * value
         shares: LossTerms = {}
         if terms and self._shares_every and (self.step + 1) % self._shares_every == 0:
             shares = measure_shares(terms, posterior.latents, self._world, share)

@@ -15,33 +15,40 @@ from typing import ClassVar, Self
 
 from torch import Tensor, nn
 
+from pae_framework.config import Length, WeightSchedule
 from pae_framework.contracts import Regularizer, RegularizerInputs
 from pae_framework.errors import PluginError, UsageError
 from pae_framework.tokenizer.losses.adaptive_weight import REGULARIZER_BOUNDS, Bounds
 from pae_framework.tokenizer.model import ComposedTokenizer
-from pae_framework.training.train_settings import Length
 
 
 @dataclass(frozen=True)
 class Ramp:
-    """The share of a weight: 0 until step ``start``, then linearly to 1 within ``warmup`` steps."""
+    """A value by step: 0 until ``start``, then linearly from ``first`` to ``last`` in ``steps``."""
 
     start: int = 0
-    warmup: int = 0
+    steps: int = 0
+    first: float = 0.0
+    last: float = 1.0
 
     @classmethod
-    def in_steps(cls, start: Length | None, warmup: Length | None, per_epoch: float) -> Self:
-        """The ramp in optimizer steps, of which an epoch has ``per_epoch``; None: 0."""
-        return cls(*(point.in_steps(per_epoch) if point else 0 for point in (start, warmup)))
+    def of_weight(
+        cls, weight: float | WeightSchedule, start: Length | None, per_epoch: float
+    ) -> Self:
+        """A weight from ``start`` on (None: step 0); an epoch has ``per_epoch`` steps."""
+        begin = start.in_steps(per_epoch) if start else 0
+        if isinstance(weight, WeightSchedule):
+            return cls(begin, weight.in_steps(per_epoch), weight.first, weight.to)
+        return cls(begin, last=weight)
 
-    def share(self, step: int) -> float:
-        """The share at an optimizer step, counted from 0."""
-        if step < self.start:
+    def at(self, step: int) -> float:
+        """The value at an optimizer step, counted from 0."""
+        passed = step - self.start
+        if passed < 0:
             return 0.0
-        return min(1.0, (step - self.start) / self.warmup) if self.warmup else 1.0
-
-
-CONSTANT = Ramp()
+        if passed >= self.steps:
+            return self.last
+        return self.first + passed / self.steps * (self.last - self.first)
 
 
 class LossTerm(ABC):
@@ -49,7 +56,6 @@ class LossTerm(ABC):
 
     Args:
         name: in the log.
-        weight: factor of the term; also multiplied by :meth:`share`.
         adaptive: whether to multiply by the ratio of gradient norms, reconstruction over term, at
             :meth:`layer`, too.
         purpose: seeds the term's random numbers, together with the seed of the step.
@@ -60,8 +66,8 @@ class LossTerm(ABC):
     of_reconstruction: ClassVar[bool] = False
     """Whether the term depends on nothing that is trained but the reconstruction."""
 
-    def __init__(self, name: str, weight: float, adaptive: bool, purpose: tuple[str, ...]):
-        self.name, self.weight, self.adaptive, self.purpose = name, weight, adaptive, purpose
+    def __init__(self, name: str, adaptive: bool, purpose: tuple[str, ...]):
+        self.name, self.adaptive, self.purpose = name, adaptive, purpose
 
     @abstractmethod
     def __call__(self, inputs: RegularizerInputs) -> Tensor:
@@ -71,9 +77,9 @@ class LossTerm(ABC):
     def layer(self, tokenizer: ComposedTokenizer) -> nn.Parameter:
         """The parameter at which gradient norms are measured."""
 
-    def share(self, step: int) -> float:
-        """Share of the weight at an optimizer step, 0 to 1; at 0 the term is not computed."""
-        return 1.0
+    @abstractmethod
+    def weight_at(self, step: int) -> float:
+        """Factor of the term at an optimizer step; at 0 the term is not computed."""
 
 
 class RegularizerTerm(LossTerm):
@@ -82,13 +88,13 @@ class RegularizerTerm(LossTerm):
     bounds = REGULARIZER_BOUNDS
     layer_name = "last layer before the latents"
 
-    def __init__(self, label: str, regularizer: Regularizer, weight: float, ramp: Ramp = CONSTANT):
-        super().__init__(label, weight, regularizer.adaptive, ("regularizer", label))
+    def __init__(self, label: str, regularizer: Regularizer, ramp: Ramp):
+        super().__init__(label, regularizer.adaptive, ("regularizer", label))
         self.regularizer, self.ramp = regularizer, ramp
 
-    def share(self, step: int) -> float:
-        """The ramp's share."""
-        return self.ramp.share(step)
+    def weight_at(self, step: int) -> float:
+        """The ramp's value."""
+        return self.ramp.at(step)
 
     def __call__(self, inputs: RegularizerInputs) -> Tensor:
         """The regularizer's value.
