@@ -145,7 +145,7 @@ class _Explain:
         schema, node = self._at(path)
         if schema.number and node.map is None:
             message = message.replace("expected a number,", "expected a number or a map,")
-        elif schema.number and len(node.map.keys() & {"steps", "epochs"}) != 1:
+        elif schema.number and len({"steps", "epochs"} & set(node.map or ())) != 1:
             hint = f"a weight that changes is `{_SCHEDULE}`"
         return Problem(message, dotted(path), where, hint)
 
