@@ -27,7 +27,7 @@ from typing import Any
 
 import torch
 
-from pae_framework.errors import PaeError
+from pae_framework.errors import PaeError, UsageError
 from pae_framework.execution.artifacts import trained_tokenizer
 from pae_framework.execution.context import StageContext
 from pae_framework.launch.run_sweep import describe_sweep, member_directory
@@ -71,12 +71,15 @@ def main(arguments: Sequence[str]) -> int:
     folder = options.kept / loaded.recipe.name
     sweep = RunDirectory.at(Path("runs") / loaded.recipe.name)
     if options.table:
+        if not options.kept.is_dir():
+            raise UsageError(f"--kept: no folder {options.kept}")
         print_line(table(loaded, folder, sweep))
         return 0
+    chosen = chosen_members(loaded, options.only)
     use_shared(
         loaded, shlex.join(["pae", "run", options.recipe, *options.overrides]), folder, sweep
     )
-    for member in chosen_members(loaded, options.only):
+    for member in chosen:
         path = folder / f"{member.name}.json"
         if is_kept(path, member, sweep):
             keep_shared(planned_stages(member.loaded, sweep.store), sweep, folder)
@@ -99,7 +102,11 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("overrides", nargs="*", help="key.path=value")
     parser.add_argument("--only", help="members whose names match, such as 'all-*'")
     parser.add_argument("--kept", type=Path, default=KEPT, help="folder of the kept results")
-    parser.add_argument("--table", action="store_true", help="only print tables of kept results")
+    parser.add_argument(
+        "--table",
+        action="store_true",
+        help="only print tables of all kept results; needs the images, to tell which are outdated",
+    )
     return parser
 
 
@@ -185,14 +192,18 @@ def psnr_by_step(context: StageContext) -> dict[str, float]:
 
 
 def late_shares(records: Sequence[Mapping[str, float]]) -> dict[str, float]:
-    """Each term's shares of loss and gradient, means over the last half of a training's log."""
+    """Each term's shares of loss and gradient, means over the last half of a training's log.
+
+    A term that was not computed, because its weight was 0, has a share of 0.
+    """
     late = [record for record in records if 2 * record["step"] > records[-1]["step"]]
-    found: dict[str, list[float]] = {}
-    for record in late:
-        for name, value in record.items():
-            if name.startswith((LOSS, GRADIENT)):
-                found.setdefault(name, []).append(value)
-    return {name: fmean(values) for name, values in found.items()}
+    measured = [
+        shares
+        for record in late
+        if (shares := {name: x for name, x in record.items() if name.startswith((LOSS, GRADIENT))})
+    ]
+    names = dict.fromkeys(name for shares in measured for name in shares)
+    return {name: fmean(shares.get(name, 0.0) for shares in measured) for name in names}
 
 
 def weights_by_stage(stages: Mapping[str, PlannedStage], run: RunDirectory) -> dict[str, str]:
@@ -241,6 +252,9 @@ def table(loaded: LoadedRecipe, folder: Path, sweep: RunDirectory) -> str:
         parts.append(paper_markdown(paper))
     if different := trained_twice(kept):
         parts.append(f"Not comparable: {different}.")
+    processors = {str(entry["environment"]["processor"]) for entry in kept}
+    if len(processors) > 1:
+        parts.append(f"On different processors, so digits differ: {', '.join(sorted(processors))}.")
     if outdated := [name for name in present if name not in current]:
         why = "of another recipe, other images or another version of a component"
         parts.append(f"Outdated, {why}: {', '.join(outdated)}.")

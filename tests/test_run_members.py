@@ -68,6 +68,7 @@ def runs(script: ModuleType, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
             "member": member.name,
             "variant": member.variant,
             "seed": member.seed,
+            "environment": {"processor": "a CPU"},
             "fingerprint": script._fingerprint(member, script.RunDirectory.at(Path("runs/mine"))),
             "psnr": {"80": 20.0, "100": 20.05},
             "shares": {"loss/ssr": 0.25, "grad/ssr": 0.5} if member.variant == "all" else {},
@@ -271,6 +272,9 @@ def test_shares_are_means_over_the_last_half_of_the_steps(script: ModuleType) ->
     records.insert(3, {"step": 350, "loss": 1.0})
     assert script.late_shares(records) == pytest.approx({"loss/ssr": 0.3, "grad/ssr": 0.15})
     assert script.late_shares([{"step": 350, "loss": 1.0}]) == {}
+    falling = [{"step": 1, "loss/l1": 0.6, "loss/ssr": 0.4}, {"step": 2, "loss/l1": 0.5}]
+    falling += [{"step": 3, "loss/l1": 0.7, "loss/ssr": 0.3}, {"step": 4, "loss/l1": 1.0}]
+    assert script.late_shares(falling) == pytest.approx({"loss/l1": 0.85, "loss/ssr": 0.15})
     assert script.late_shares([]) == {}
 
 

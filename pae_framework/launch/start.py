@@ -367,7 +367,7 @@ def _prepare(loaded: LoadedRecipe, options: RunOptions) -> tuple[LoadedRecipe, l
     if options.only and not loaded.recipe.sweep:
         raise UsageError(f"--only is for sweeps; {loaded.recipe.name} has no `sweep:`")
     if options.smoke:
-        loaded = smoke_recipe(loaded)
+        loaded = smoke_recipe(loaded, options.only)
     members = chosen_members(loaded, options.only) if loaded.recipe.sweep else []
     require_stages(options.again, _recipes(loaded, members))
     return loaded, members

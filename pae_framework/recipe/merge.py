@@ -6,6 +6,7 @@ Maps are merged key by key, other values are replaced, and null removes a key. I
 - If null is a valid value of a setting (``clip: null``: no clipping), the setting becomes null.
 - If a layer changes ``use``, the parameters of the earlier component are dropped. Keys of the
   engine (``train``, ``objective``) are kept.
+- A map in place of a number, such as the schedule of a weight, replaces an earlier map as a whole.
 - A component in place of a section, or a whole section in place of a component, drops the other's
   keys.
 """
@@ -46,6 +47,8 @@ def _merge(base: Node, layer: Node, schema: SchemaNode) -> Node:
         return replace(layer, removes=True)
     is_number = isinstance(layer.value, int | float)
     if layer.replaces and not (is_number and schema.short_key(layer.value)):
+        return layer
+    if schema.number and not any(entry.replaces for entry in (layer.map or {}).values()):
         return layer
     if schema.either is not None:
         base, layer, schema = _component_or_section(base, layer, schema)

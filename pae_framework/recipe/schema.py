@@ -85,6 +85,10 @@ class SchemaNode:
         if component is not None and key in component.engine_keys():
             return _schema_of(component.model_fields[str(key)].annotation)
         fields = self.keys(node, registry)
+        if fields is None and component is not None:  # every component has the keys of the base
+            fields = component.config_base().model_fields
+            if str(key) not in fields:
+                return SchemaNode()
         if fields is not None:
             field = fields.get(str(key))
             if field is None:

@@ -18,7 +18,7 @@ from pae_framework.recipe.loaded import LoadedRecipe, build
 from pae_framework.recipe.models import MAX_NAME, Recipe
 from pae_framework.recipe.nodes import tree
 from pae_framework.recipe.stage_table import STAGES
-from pae_framework.recipe.sweep import Member, expand
+from pae_framework.recipe.sweep import Member, chosen_members
 
 SMOKE = "--smoke"
 _SUFFIX = "-smoke"
@@ -41,25 +41,34 @@ def is_smoke(name: str) -> bool:
     return name.endswith(_SUFFIX)
 
 
-def smoke_recipe(loaded: LoadedRecipe) -> LoadedRecipe:
-    """The smoke version of a recipe; a sweep keeps its first two variants and one seed.
+def smoke_recipe(loaded: LoadedRecipe, only: str | None = None) -> LoadedRecipe:
+    """The smoke version of a recipe; a sweep keeps two variants and one seed.
+
+    Args:
+        loaded: the recipe.
+        only: the first variants with members of matching names are kept; None: the first of all.
 
     Raises:
         RecipeError: the small components do not fit together.
+        UsageError: no member matches ``only``.
     """
-    members = _first_of_each_variant(loaded)[:_VARIANTS]
+    sweep = loaded.recipe.sweep
+    members = _first_of_each_variant(chosen_members(loaded, only))[:_VARIANTS] if sweep else []
     data = _smoke(loaded)
-    if members:
+    if sweep and members:
         small = {member.variant: _smoke(member.loaded) for member in members}
         data["sweep"] = {
             "seeds": [members[0].seed],
             "variants": {name: _changes(data, variant) for name, variant in small.items()},
         }
+        if paper := sweep.paper:
+            values = {name: x for name, x in paper.values.items() if name in small}
+            data["sweep"]["paper"] = {"source": paper.source, "values": values} if values else None
     return _build(data, loaded)
 
 
-def _first_of_each_variant(loaded: LoadedRecipe) -> list[Member]:
-    return list({member.variant: member for member in reversed(expand(loaded))}.values())[::-1]
+def _first_of_each_variant(members: list[Member]) -> list[Member]:
+    return list({member.variant: member for member in reversed(members)}.values())[::-1]
 
 
 def _changes(base: Data, variant: Data) -> Data:
@@ -197,6 +206,7 @@ def _shrink_tokenizer(tokenizer: Data, feature_maps: int | None) -> None:
     """
     tokenizer["weights"] = tokenizer["initial_weights"] = None
     tokenizer["attention"] = "sdpa"
+    tokenizer["log_shares_every"] = tokenizer["log_shares_every"] and 1
     perceptual = tokenizer["reconstruction"]["perceptual"]
     if perceptual["layers"] is not None and feature_maps is not None:
         perceptual["layers"] = sorted({min(n, feature_maps - 1) for n in perceptual["layers"]})

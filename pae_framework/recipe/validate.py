@@ -133,6 +133,8 @@ class _Explain:
             message, hint = "unknown key", suggestion(str(path[-1]), known)
             if path[-1] in _OF_SCHEDULES and self._at((*path[:-1], "weight"))[0].number:
                 hint = f"a weight that changes is `weight: {_SCHEDULE}`"
+            elif self._at(path[:-1])[0].number and path[-1] in (self._fields(path[:-2]) or ()):
+                hint = f"did you mean {dotted((*path[:-2], path[-1]))}?"
             elif not hint.startswith("did you mean"):
                 hint = self._setting_elsewhere(path) or hint
             where = unknown.key_where if (unknown := self.root.find(path)) else where
@@ -145,7 +147,7 @@ class _Explain:
         schema, node = self._at(path)
         if schema.number and node.map is None:
             message = message.replace("expected a number,", "expected a number or a map,")
-        elif schema.number and len(node.map.keys() & {"steps", "epochs"}) != 1:
+        elif schema.number and len({"steps", "epochs"} & set(node.map or ())) != 1:
             hint = f"a weight that changes is `{_SCHEDULE}`"
         return Problem(message, dotted(path), where, hint)
 

@@ -336,6 +336,11 @@ def test_later_overrides_win(load: Load) -> None:
             ["unknown key", "weight: {from: 0, to: 0.5, steps: 400}"],
         ),
         (
+            "tokenizer.regularizers.ssr.weight={to: 1, steps: 5, start: 3}",
+            "tokenizer.regularizers.ssr.weight.start",
+            ["unknown key", "did you mean tokenizer.regularizers.ssr.start?"],
+        ),
+        (
             "tokenizer.regularizers.ssr.weight=[1]",
             "tokenizer.regularizers.ssr.weight",
             ["a number or a map", "found a list"],
@@ -377,6 +382,25 @@ def test_a_wrong_override_points_to_the_command_line(
 
 
 # --- extends --------------------------------------------------------------------------------------
+
+
+def test_a_schedule_of_a_weight_replaces_that_of_the_parent(load: Load) -> None:
+    """But an override of one of its keys changes that key."""
+    for name, parent, weight in (
+        ("parent", "small", "from: 1, steps: 4, to: 0.5"),
+        ("child", "parent", "to: 1, epochs: 0.01"),
+    ):
+        term = f"tokenizer: {{regularizers: {{ssr: {{weight: {{{weight}}}}}}}}}"
+        Path(f"{name}.yaml").write_text(f"extends: {parent}.yaml\n{term}\n")
+    keys = ("from", "to", "steps", "epochs")
+
+    def found(*overrides: str, name: str) -> list[float | None]:
+        resolved = load(*overrides, name=name).resolved()
+        return [resolved["tokenizer"]["regularizers"]["ssr"]["weight"][key] for key in keys]
+
+    assert found(name="child.yaml") == [0, 1, None, 0.01]
+    override = "tokenizer.regularizers.ssr.weight.to=0.1"
+    assert found(override, name="parent.yaml") == [1, 0.1, 4, None]
 
 
 def test_a_recipe_extends_a_file_beside_it(load: Load) -> None:

@@ -10,7 +10,7 @@ import pytest
 from recipe_cases import SMALL, Load
 
 from pae_framework.config import DecoderConfig
-from pae_framework.errors import RecipeError
+from pae_framework.errors import RecipeError, UsageError
 from pae_framework.plugins import load_registry
 from pae_framework.preflight.requirements import members_of, missing_requirements
 from pae_framework.recipe.library import shipped
@@ -144,6 +144,31 @@ def test_a_sweep_keeps_two_variants_with_one_seed(load: Load) -> None:
     assert members["long-seed3"].tokenizer.train.steps == 2
     assert members["long-seed3"].generator is None
     assert members["long-seed3"].tokenizer.train.seed == 3
+    chosen = smoke_recipe(load(text=text), only="third-seed4")
+    assert [member.name for member in expand(chosen)] == ["third-seed4"]
+    with pytest.raises(UsageError, match=r"'fourth-\*'.*third-seed4"):
+        smoke_recipe(load(text=text), only="fourth-*")
+
+
+def test_published_values_of_the_kept_variants_stay(load: Load) -> None:
+    text = SMALL + (
+        "sweep:\n"
+        "  variants: {a: {}, b: {tokenizer.train.steps: 5}, c: {tokenizer.train.steps: 6}}\n"
+        "  paper: {source: a table, values: {b: {GSQ: 0.5}, c: {GSQ: 0.6}}}\n"
+    )
+    small = smoke_recipe(load(text=text)).recipe.sweep
+    assert small is not None
+    assert small.paper is not None
+    assert (small.paper.source, small.paper.values) == ("a table", {"b": {"GSQ": 0.5}})
+    unpublished = smoke_recipe(load(text=text.replace("b: {GSQ: 0.5}, ", ""))).recipe.sweep
+    assert unpublished is not None
+    assert unpublished.paper is None
+
+
+def test_shares_are_logged_in_every_step_if_they_are_logged(load: Load) -> None:
+    key = "tokenizer.log_shares_every"
+    assert smoke_recipe(load(f"{key}=200")).recipe.tokenizer_section.log_shares_every == 1
+    assert smoke_recipe(load()).recipe.tokenizer_section.log_shares_every is None
 
 
 class StubbornConfig(DecoderConfig):
