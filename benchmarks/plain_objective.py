@@ -57,6 +57,6 @@ class PlainObjective(TokenizerObjective):
                 factor = term.bounds.factor(whole, gradient_norm(value, layer, term.name))
                 factors[f"{term.name}_weight"] = factor
                 value = factor * value
-            terms[term.name] = term.weight * term.share(self.step) * value
+            terms[term.name] = term.weight_at(self.step) * value
         terms["loss"] = total(terms, images)
         return terms | factors
